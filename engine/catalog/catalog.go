@@ -1,0 +1,180 @@
+package catalog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+
+	"github.com/dgraph-io/badger/v4"
+)
+
+// Options say where a catalog lives.
+type Options struct {
+	Dir       string                 // directory of its own; made when missing
+	ClusterID string                 // given to an empty catalog; must match one that is not; "" takes what is there
+	SyncDir   func(dir string) error // makes file creations in a directory durable; nil does without
+	Logger    *slog.Logger
+}
+
+// Catalog drives the state machine on one node and keeps its state in Badger.
+type Catalog struct {
+	log   *slog.Logger
+	store *store
+	image atomic.Pointer[Image]
+
+	proposals chan proposal // to the writer; unbuffered, so a proposer waits with its own deadline
+	stop      chan struct{} // closed by Close
+	done      chan struct{} // closed when the writer has ended
+	stopOnce  sync.Once
+	failed    error // set and read by the writer only
+
+	subscribersMu sync.Mutex // guards subscribers; never held across a call
+	subscribers   []*subscriber
+}
+
+type subscriber struct{ fn func(old, new *Image) }
+
+type proposal struct {
+	cmd    Command
+	answer chan answer // capacity one: the writer never waits for a proposer that has gone
+}
+
+type answer struct {
+	res Result
+	err error
+}
+
+// Open opens the catalog in a directory, making an empty one when there is none,
+// and starts its writer. It returns when the whole state is in memory.
+func Open(opts Options) (*Catalog, error) {
+	if opts.Logger == nil {
+		opts.Logger = slog.New(slog.DiscardHandler)
+	}
+	st, img, err := openStore(opts)
+	if err != nil {
+		return nil, err
+	}
+	c := &Catalog{
+		log:       opts.Logger,
+		store:     st,
+		proposals: make(chan proposal),
+		stop:      make(chan struct{}),
+		done:      make(chan struct{}),
+	}
+	c.image.Store(img)
+	if opts.ClusterID != "" && img.ClusterID() == "" {
+		if _, err := c.execute(SetCluster{ClusterID: opts.ClusterID}); err != nil {
+			return nil, errors.Join(err, st.close())
+		}
+	}
+	if have := c.Image().ClusterID(); opts.ClusterID != "" && have != opts.ClusterID {
+		return nil, errors.Join(fmt.Errorf("%w: it has %s, expected %s", ErrClusterMismatch, have, opts.ClusterID), st.close())
+	}
+	go c.write()
+	return c, nil
+}
+
+// Image returns the current state. Hold one image for the length of a request.
+func (c *Catalog) Image() *Image { return c.image.Load() }
+
+// Propose applies a command and returns when it is on the disk, its image
+// published and every subscriber told. An error of the context means that the
+// outcome is not known: the command may still take effect. Errors of single
+// items are in the result.
+func (c *Catalog) Propose(ctx context.Context, cmd Command) (Result, error) {
+	p := proposal{cmd: cmd, answer: make(chan answer, 1)}
+	select {
+	case c.proposals <- p:
+	case <-c.done:
+		return Result{}, ErrClosed
+	case <-ctx.Done():
+		return Result{}, ctx.Err()
+	}
+	select {
+	case a := <-p.answer:
+		return a.res, a.err
+	case <-ctx.Done():
+		return Result{}, ctx.Err()
+	}
+}
+
+// Subscribe has fn called after every change, in the order of the changes and
+// never concurrently; new.Events() says what changed. fn runs on the writer's
+// goroutine: the next change waits for it, and it must not call Propose or Close.
+// A call that is under way when stop is called is not waited for.
+func (c *Catalog) Subscribe(fn func(old, new *Image)) (stop func()) {
+	s := &subscriber{fn: fn}
+	c.subscribersMu.Lock()
+	defer c.subscribersMu.Unlock()
+	c.subscribers = append(c.subscribers[:len(c.subscribers):len(c.subscribers)], s)
+	return func() {
+		c.subscribersMu.Lock()
+		defer c.subscribersMu.Unlock()
+		kept := make([]*subscriber, 0, len(c.subscribers))
+		for _, have := range c.subscribers {
+			if have != s {
+				kept = append(kept, have)
+			}
+		}
+		c.subscribers = kept
+	}
+}
+
+// Close lets the change that is under way finish, then closes the store.
+// Images stay readable.
+func (c *Catalog) Close() error {
+	var err error
+	c.stopOnce.Do(func() {
+		close(c.stop)
+		<-c.done
+		err = c.store.close()
+	})
+	return err
+}
+
+// write is the one writer. It ends when Close is called.
+func (c *Catalog) write() {
+	defer close(c.done)
+	for {
+		select {
+		case <-c.stop:
+			return
+		case p := <-c.proposals:
+			res, err := c.execute(p.cmd)
+			p.answer <- answer{res, err}
+			c.store.tidy()
+		}
+	}
+}
+
+// execute applies one command, stores what it changed, publishes the image and
+// tells the subscribers.
+func (c *Catalog) execute(cmd Command) (Result, error) {
+	if c.failed != nil {
+		return Result{}, fmt.Errorf("%w: %w", ErrFailed, c.failed)
+	}
+	old := c.Image()
+	res, err := Apply(old, cmd)
+	if err != nil || res.Image == old {
+		return res, err
+	}
+	if err := c.store.save(old, res.Image); err != nil {
+		if errors.Is(err, badger.ErrTxnTooBig) {
+			return Result{}, ErrTooLarge
+		}
+		c.failed = err
+		c.log.Error("catalog refuses changes from now on", "error", err)
+		return Result{}, fmt.Errorf("%w: %w", ErrFailed, err)
+	}
+	c.image.Store(res.Image)
+	c.subscribersMu.Lock()
+	subscribers := c.subscribers
+	c.subscribersMu.Unlock()
+	for _, s := range subscribers {
+		s.fn(old, res.Image)
+	}
+	return res, nil
+}

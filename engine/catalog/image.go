@@ -1,0 +1,305 @@
+package catalog
+
+import (
+	"cmp"
+	"encoding/base64"
+	"fmt"
+	"hash/maphash"
+	"maps"
+	"slices"
+	"sync"
+)
+
+// TopicID is the identity of a topic for as long as it exists; a topic that is
+// deleted and made again under the same name has another one.
+type TopicID [16]byte
+
+// String writes the id as Kafka does: URL-safe base64 without padding.
+func (id TopicID) String() string { return base64.RawURLEncoding.EncodeToString(id[:]) }
+
+// ParseTopicID reads what [TopicID.String] writes.
+func ParseTopicID(s string) (TopicID, error) {
+	var id TopicID
+	raw, err := base64.RawURLEncoding.DecodeString(s)
+	if err != nil || len(raw) != len(id) {
+		return id, fmt.Errorf("catalog: %q is not a topic id", s)
+	}
+	copy(id[:], raw)
+	return id, nil
+}
+
+// Topic is one topic. It is immutable once it is in an image.
+type Topic struct {
+	Name       string
+	ID         TopicID
+	Partitions []Partition       // the index is the partition number
+	Configs    map[string]string // overrides only; nil when there are none
+	Version    uint64            // version of the image that last changed this topic
+}
+
+// Partition is the placement and leadership of one partition.
+type Partition struct {
+	Leader         int32 // broker id, -1 when there is none
+	LeaderEpoch    int32
+	PartitionEpoch int32
+	Replicas       []int32
+	ISR            []int32
+}
+
+// ResourceType says what a set of dynamic configs belongs to. The numbers are
+// those of Kafka's protocol.
+type ResourceType int8
+
+// The resources that carry dynamic configs. Those of a topic live in [Topic].
+const (
+	ResourceTopic         ResourceType = 2
+	ResourceBroker        ResourceType = 4 // name "" is the default of all brokers
+	ResourceClientMetrics ResourceType = 16
+	ResourceGroup         ResourceType = 32
+)
+
+// Broker is a node that has registered itself.
+type Broker struct {
+	ID        int32
+	Epoch     int64 // version of the image of its latest registration
+	Rack      string
+	Endpoints []Endpoint
+}
+
+// Endpoint is one advertised listener of a broker.
+type Endpoint struct {
+	Listener string // name, for instance PLAINTEXT
+	Host     string
+	Port     int32
+}
+
+// configKey names one resource with dynamic configs.
+type configKey struct {
+	Type ResourceType
+	Name string
+}
+
+// configSet is the dynamic configs of one resource.
+type configSet struct {
+	values  map[string]string
+	version uint64
+}
+
+// shardCount bounds what one change copies: the array of shards and the shards
+// touched, instead of a map of every topic.
+const shardCount = 256
+
+var shardSeed = maphash.MakeSeed()
+
+func shardOf(name string) int { return int(maphash.String(shardSeed, name) % shardCount) }
+
+// Image is the state after one command: immutable, safe for any number of readers.
+type Image struct {
+	version        uint64
+	clusterID      string
+	nextProducerID int64
+	byName         *[shardCount]map[string]*Topic
+	byID           *[shardCount]map[TopicID]*Topic
+	topicCount     int
+	partitionCount int
+	brokers        []Broker // sorted by id
+	configs        map[configKey]configSet
+	configsRemoved uint64 // version of the image that last removed a whole set
+	events         []Event
+
+	sortOnce sync.Once
+	sorted   []*Topic
+}
+
+// NewImage is the image before the first command.
+func NewImage() *Image {
+	return &Image{
+		byName: new([shardCount]map[string]*Topic),
+		byID:   new([shardCount]map[TopicID]*Topic),
+	}
+}
+
+// Version counts the commands applied; it grows by one with each.
+func (img *Image) Version() uint64 { return img.version }
+
+// ClusterID is the identity of the cluster, "" before it was given one.
+func (img *Image) ClusterID() string { return img.clusterID }
+
+// NextProducerID is the first producer id that no block handed out contains.
+func (img *Image) NextProducerID() int64 { return img.nextProducerID }
+
+// Topic finds a topic by name, nil when there is none.
+func (img *Image) Topic(name string) *Topic { return img.byName[shardOf(name)][name] }
+
+// TopicByID finds a topic by id, nil when there is none.
+func (img *Image) TopicByID(id TopicID) *Topic { return img.byID[id[0]][id] }
+
+// Topics lists all topics by name. The slice is shared and must not be changed.
+func (img *Image) Topics() []*Topic {
+	img.sortOnce.Do(func() {
+		all := make([]*Topic, 0, img.topicCount)
+		for _, shard := range img.byName {
+			for _, t := range shard {
+				all = append(all, t)
+			}
+		}
+		slices.SortFunc(all, func(a, b *Topic) int { return cmp.Compare(a.Name, b.Name) })
+		img.sorted = all
+	})
+	return img.sorted
+}
+
+// TopicCount is the number of topics.
+func (img *Image) TopicCount() int { return img.topicCount }
+
+// PartitionCount is the number of partitions of all topics.
+func (img *Image) PartitionCount() int { return img.partitionCount }
+
+// Brokers lists the registered brokers by id. The slice must not be changed.
+func (img *Image) Brokers() []Broker { return img.brokers }
+
+// Broker finds a registered broker.
+func (img *Image) Broker(id int32) (Broker, bool) {
+	i, found := slices.BinarySearchFunc(img.brokers, id, func(b Broker, id int32) int { return cmp.Compare(b.ID, id) })
+	if !found {
+		return Broker{}, false
+	}
+	return img.brokers[i], true
+}
+
+// Config returns the dynamic configs of a resource, nil when it has none. For
+// a broker the name is its decimal id, or "" for the default of all brokers.
+// The map must not be changed.
+func (img *Image) Config(kind ResourceType, name string) map[string]string {
+	if kind == ResourceTopic {
+		if t := img.Topic(name); t != nil {
+			return t.Configs
+		}
+		return nil
+	}
+	return img.configs[configKey{kind, name}].values
+}
+
+// ConfigNames lists, sorted, the resources of a type that have dynamic configs.
+func (img *Image) ConfigNames(kind ResourceType) []string {
+	var names []string
+	if kind == ResourceTopic {
+		for _, t := range img.Topics() {
+			if len(t.Configs) > 0 {
+				names = append(names, t.Name)
+			}
+		}
+		return names
+	}
+	for key := range img.configs {
+		if key.Type == kind {
+			names = append(names, key.Name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// Events says what the command that made this image changed, in its order.
+// An image that was loaded from the disk has none.
+func (img *Image) Events() []Event { return img.events }
+
+// configVersion is the version of the image that last changed a resource's configs.
+func (img *Image) configVersion(kind ResourceType, name string) uint64 {
+	if kind == ResourceTopic {
+		if t := img.Topic(name); t != nil {
+			return t.Version
+		}
+		return 0
+	}
+	set, found := img.configs[configKey{kind, name}]
+	if !found {
+		return img.configsRemoved // it may have been this one
+	}
+	return set.version
+}
+
+// draft is an image being built. It copies a shard the first time it touches it.
+type draft struct {
+	*Image
+	ownName, ownID [shardCount]bool
+	ownConfigs     bool
+}
+
+// next starts the image that follows img.
+func (img *Image) next() *draft {
+	byName, byID := *img.byName, *img.byID
+	return &draft{Image: &Image{
+		version:        img.version + 1,
+		clusterID:      img.clusterID,
+		nextProducerID: img.nextProducerID,
+		byName:         &byName,
+		byID:           &byID,
+		topicCount:     img.topicCount,
+		partitionCount: img.partitionCount,
+		brokers:        img.brokers,
+		configs:        img.configs,
+		configsRemoved: img.configsRemoved,
+	}}
+}
+
+// own makes the shards of a topic private to the draft.
+func (d *draft) own(name string, id TopicID) (int, int) {
+	n, i := shardOf(name), int(id[0])
+	if !d.ownName[n] {
+		d.byName[n], d.ownName[n] = copyMap(d.byName[n]), true
+	}
+	if !d.ownID[i] {
+		d.byID[i], d.ownID[i] = copyMap(d.byID[i]), true
+	}
+	return n, i
+}
+
+func copyMap[K comparable, V any](m map[K]V) map[K]V {
+	if m == nil {
+		return map[K]V{}
+	}
+	return maps.Clone(m)
+}
+
+// put adds a topic or replaces the one with its id.
+func (d *draft) put(t *Topic) {
+	if old := d.TopicByID(t.ID); old != nil {
+		d.remove(old)
+	}
+	n, i := d.own(t.Name, t.ID)
+	d.byName[n][t.Name] = t
+	d.byID[i][t.ID] = t
+	d.topicCount++
+	d.partitionCount += len(t.Partitions)
+}
+
+// remove takes a topic out.
+func (d *draft) remove(t *Topic) {
+	n, i := d.own(t.Name, t.ID)
+	delete(d.byName[n], t.Name)
+	delete(d.byID[i], t.ID)
+	d.topicCount--
+	d.partitionCount -= len(t.Partitions)
+}
+
+// putBroker adds or replaces a broker.
+func (d *draft) putBroker(b Broker) {
+	brokers := slices.DeleteFunc(slices.Clone(d.brokers), func(have Broker) bool { return have.ID == b.ID })
+	brokers = append(brokers, b)
+	slices.SortFunc(brokers, func(x, y Broker) int { return cmp.Compare(x.ID, y.ID) })
+	d.brokers = brokers
+}
+
+// putConfigs replaces the configs of a resource that is not a topic; none removes it.
+func (d *draft) putConfigs(key configKey, set configSet) {
+	if !d.ownConfigs {
+		d.configs, d.ownConfigs = copyMap(d.configs), true
+	}
+	if len(set.values) == 0 {
+		delete(d.configs, key)
+		d.configsRemoved = set.version
+		return
+	}
+	d.configs[key] = set
+}
