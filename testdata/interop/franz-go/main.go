@@ -39,7 +39,7 @@ func client(opts ...kgo.Opt) *kgo.Client {
 	return cl
 }
 
-func admin() *kadm.Client { return kadm.NewClient(client()) }
+func admin() *kadm.Client { return kadm.NewClient(client(kgo.MetadataMinAge(50 * time.Millisecond))) }
 
 func create(ctx context.Context, topic string, partitions int32) string {
 	_, err := admin().CreateTopic(ctx, partitions, -1, nil, topic)
