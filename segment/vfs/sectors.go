@@ -148,4 +148,3 @@ func put(m map[int64]*sector, i int64, s *sector) {
 	}
 	m[i] = s
 }
-
