@@ -27,8 +27,8 @@ import (
 //
 // attributes, from the lowest bit:
 //
-//	 0..2 codec   3 timestamp type (1 = log append time)   4 transactional
-//	 5 control    6 base timestamp is a delete horizon      7..15 unused
+//	0..2 codec   3 timestamp type (1 = log append time)   4 transactional
+//	5 control    6 base timestamp is a delete horizon      7..15 unused
 //
 // Base offset, length, leader epoch, magic and the CRC itself lie outside the
 // CRC, which is why a broker can set offset and epoch without resealing.

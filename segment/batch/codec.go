@@ -41,5 +41,40 @@ func ParseCodec(name string) (Codec, error) {
 			return Codec(c), nil
 		}
 	}
-	return None, fmt.Errorf("%w: %q", ErrUnsupportedCompression, name)
+	return None, fmt.Errorf("%w: %q", ErrUnknownCodec, name)
+}
+
+// Levels that Kafka uses when none is configured. Its levels of lz4 are those of lz4's slow variant.
+const (
+	DefaultGzipLevel = -1
+	DefaultLZ4Level  = 9
+	DefaultZstdLevel = 3
+)
+
+// Compression says how records are to be compressed.
+type Compression struct {
+	Codec Codec
+	Level int // in Kafka's scale for the codec: gzip -1 or 1..9, lz4 1..17, zstd up to 22; 0 is the default
+}
+
+// ParseCompression reads a compression.type other than "producer", with the default level.
+func ParseCompression(name string) (Compression, error) {
+	c, err := ParseCodec(name)
+	return Compression{Codec: c}, err
+}
+
+// level is the configured level, or the codec's default.
+func (c Compression) level() int {
+	if c.Level != 0 {
+		return c.Level
+	}
+	switch c.Codec {
+	case Gzip:
+		return DefaultGzipLevel
+	case LZ4:
+		return DefaultLZ4Level
+	case Zstd:
+		return DefaultZstdLevel
+	}
+	return 0
 }

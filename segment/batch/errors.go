@@ -11,8 +11,10 @@ var (
 	ErrTruncated = errors.New("batch: truncated")
 	// ErrCorrupt says that the bytes are not a record batch: wrong magic, length or CRC.
 	ErrCorrupt = errors.New("batch: corrupt")
-	// ErrUnsupportedCompression says that the codec is unknown, or not allowed for the request that carried it.
+	// ErrUnsupportedCompression says that the codec is not allowed for the version of the request that carried it.
 	ErrUnsupportedCompression = errors.New("batch: unsupported compression")
+	// ErrUnknownCodec says that no codec has that number or name.
+	ErrUnknownCodec = errors.New("batch: unknown codec")
 	// ErrDecompression says that the records are not what their codec should have produced.
 	ErrDecompression = errors.New("batch: cannot decompress")
 	// ErrTooManyBytes says that decompressed records exceed the bound that the caller has set.
