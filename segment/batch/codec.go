@@ -8,6 +8,9 @@ import (
 // Codec is a compression of the records of a batch, by its number in the attributes.
 type Codec int8
 
+// Producer is not a codec of a batch but a compression.type: whatever the producer has used.
+const Producer Codec = -1
+
 // The codecs that the format knows.
 const (
 	None Codec = iota
@@ -24,6 +27,9 @@ func (c Codec) Known() bool { return c >= None && c <= Zstd }
 
 // String is the codec's name as compression.type spells it.
 func (c Codec) String() string {
+	if c == Producer {
+		return "producer"
+	}
 	if !c.Known() {
 		return fmt.Sprintf("codec %d", int8(c))
 	}
@@ -57,8 +63,11 @@ type Compression struct {
 	Level int // in Kafka's scale for the codec: gzip -1 or 1..9, lz4 1..17, zstd up to 22; 0 is the default
 }
 
-// ParseCompression reads a compression.type other than "producer", with the default level.
+// ParseCompression reads a compression.type, with the default level.
 func ParseCompression(name string) (Compression, error) {
+	if strings.EqualFold(name, Producer.String()) {
+		return Compression{Codec: Producer}, nil
+	}
 	c, err := ParseCodec(name)
 	return Compression{Codec: c}, err
 }

@@ -25,6 +25,11 @@ var (
 var (
 	// ErrTooLarge says that the batch is larger than max.message.bytes.
 	ErrTooLarge = errors.New("batch: too large")
+	// ErrLargerThanSegment says that the batch does not fit into one segment (segment.bytes).
+	ErrLargerThanSegment = errors.New("batch: larger than a segment")
+	// ErrNotRebuildable says that the records would have to be written anew but cannot be. Kafka answers
+	// UNKNOWN_SERVER_ERROR to it, as it does to ErrUnknownCodec and ErrDecompression.
+	ErrNotRebuildable = errors.New("batch: cannot be rebuilt")
 	// ErrInvalidRecord says that the batch or one of its records is not what a client may produce.
 	ErrInvalidRecord = errors.New("batch: invalid record")
 	// ErrInvalidTimestamp says that a record's timestamp is out of the topic's range.

@@ -38,11 +38,13 @@ type RecordHeader struct {
 func (h Header) Offset(r *Record) int64 { return h.BaseOffset + int64(r.OffsetDelta) }
 
 // Timestamp is the timestamp of a record of this batch: its own, or the batch's where the broker has set that.
-func (h Header) Timestamp(r *Record) int64 {
-	if h.LogAppendTime() {
+func (h Header) Timestamp(r *Record) int64 { return h.timestamp(r.TimestampDelta) }
+
+func (h *Header) timestamp(delta int64) int64 {
+	if h.Attributes&logAppendTimeFlag != 0 {
 		return h.MaxTimestamp
 	}
-	return h.BaseTimestamp + r.TimestampDelta
+	return h.BaseTimestamp + delta
 }
 
 // All walks over whole batches that lie one after the other, such as the contents of a fetch response.

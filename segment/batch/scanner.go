@@ -13,6 +13,8 @@ type scanner struct {
 	src      io.Reader
 	buf      []byte
 	pos, end int
+	before   int64 // bytes that came before buf[0]
+	width    int   // of the last varint
 	err      error // why src has no more, io.EOF at its good end
 }
 
@@ -22,7 +24,7 @@ var scanners = sync.Pool{New: func() any { return &scanner{buf: make([]byte, sca
 
 func newScanner(src io.Reader) *scanner {
 	s := scanners.Get().(*scanner)
-	s.src, s.pos, s.end, s.err = src, 0, 0, nil
+	s.src, s.pos, s.end, s.before, s.err = src, 0, 0, 0, nil
 	return s
 }
 
@@ -38,6 +40,7 @@ func (s *scanner) fill(n int) {
 	}
 	copy(s.buf, s.buf[s.pos:s.end])
 	s.end -= s.pos
+	s.before += int64(s.pos)
 	s.pos = 0
 	for empty := 0; s.end < n && s.err == nil; {
 		var got int
@@ -68,6 +71,7 @@ func (s *scanner) varint() (int32, error) {
 		return 0, s.noVarint(binary.MaxVarintLen32)
 	}
 	s.pos += w
+	s.width = w
 	return int32(v), nil
 }
 
@@ -87,6 +91,49 @@ func (s *scanner) noVarint(width int) error {
 		return unexpected(s.err)
 	}
 	return fmt.Errorf("%w: a number is longer than it can be", ErrInvalidRecord)
+}
+
+// consumed is the number of bytes read so far.
+func (s *scanner) consumed() int64 { return s.before + int64(s.pos) }
+
+// copyBytes reads a length and its bytes, and writes both to out unless that is nil.
+func (s *scanner) copyBytes(out io.Writer) (size int32, err error) {
+	if size, err = s.copyVarint(out); err != nil {
+		return 0, err
+	}
+	return size, s.copy(int64(size), out)
+}
+
+func (s *scanner) copyVarint(out io.Writer) (int32, error) {
+	v, err := s.varint() // which leaves the bytes it has read right before pos
+	if err == nil && out != nil {
+		_, err = out.Write(s.buf[s.pos-s.width : s.pos])
+	}
+	return v, err
+}
+
+// copyHeaders reads a record's headers.
+func (s *scanner) copyHeaders(out io.Writer) error {
+	n, err := s.copyVarint(out)
+	if err != nil {
+		return err
+	}
+	if n < 0 {
+		return fmt.Errorf("%w: %d headers", ErrInvalidRecord, n)
+	}
+	for range n {
+		key, err := s.copyBytes(out)
+		if err == nil && key < 0 {
+			err = fmt.Errorf("%w: a header without a name", ErrInvalidRecord)
+		}
+		if err == nil {
+			_, err = s.copyBytes(out)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // copy passes n bytes to out, or over them when out is nil.
