@@ -1,0 +1,103 @@
+// Package serve runs the broker: it turns flags, environment and file into one configuration, builds the rooms from the bottom
+// up, introduces them to each other, waits for a signal, and closes them in the reverse order.
+package serve
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// DefaultListen and DefaultData hold where neither flag, environment, --set nor file says otherwise.
+const (
+	DefaultListen = "127.0.0.1:9092"
+	DefaultData   = "./data"
+)
+
+// Settings is what the flags and the environment of "millrace serve" say; an empty string is a flag that was not given.
+type Settings struct {
+	Data            string        // directory of everything that is kept (log.dirs)
+	Listen          string        // host:port for clients (listeners)
+	Advertise       string        // host:port told to clients (advertised.listeners)
+	HTTP            string        // host:port for health and profiles; empty: none
+	ConfigFile      string        // a file of Kafka's server.properties keys
+	Set             []string      // key=value, each wins over the file
+	LogFormat       string        // text or json
+	LogLevel        string        // debug, info, warn or error
+	ShutdownTimeout time.Duration // how long requests in flight may take to finish once told to end
+}
+
+// ConfigError is a configuration that cannot be used: nothing was started.
+type ConfigError struct{ Err error }
+
+func (e *ConfigError) Error() string { return e.Err.Error() }
+func (e *ConfigError) Unwrap() error { return e.Err }
+
+// Properties merges the sources under Kafka's own keys: the file, then --set, then the flags; the later wins.
+func (s Settings) Properties() (map[string]string, error) {
+	props := map[string]string{"log.dirs": DefaultData, "listeners": plaintext(DefaultListen)}
+	if s.ConfigFile != "" {
+		text, err := os.ReadFile(s.ConfigFile)
+		if err != nil {
+			return nil, &ConfigError{fmt.Errorf("the configuration file cannot be read: %w", err)}
+		}
+		if err := parseProperties(string(text), props); err != nil {
+			return nil, &ConfigError{fmt.Errorf("%s: %w", s.ConfigFile, err)}
+		}
+	}
+	for _, kv := range s.Set {
+		key, value, ok := strings.Cut(kv, "=")
+		if key = strings.TrimSpace(key); !ok || key == "" {
+			return nil, &ConfigError{fmt.Errorf("--set %q is not key=value", kv)}
+		}
+		setProperty(props, key, strings.TrimSpace(value))
+	}
+	if s.Data != "" {
+		setProperty(props, "log.dirs", s.Data)
+	}
+	for _, f := range []struct{ flag, value, key string }{{"--listen", s.Listen, "listeners"}, {"--advertise", s.Advertise, "advertised.listeners"}} {
+		if f.value == "" {
+			continue
+		}
+		if err := checkAddress(f.value); err != nil {
+			return nil, &ConfigError{fmt.Errorf("%s %q: %w", f.flag, f.value, err)}
+		}
+		props[f.key] = plaintext(f.value)
+	}
+	if s.HTTP != "" {
+		if err := checkAddress(s.HTTP); err != nil {
+			return nil, &ConfigError{fmt.Errorf("--http %q: %w", s.HTTP, err)}
+		}
+	}
+	dir, err := filepath.Abs(props["log.dirs"])
+	if err != nil {
+		return nil, &ConfigError{fmt.Errorf("data directory: %w", err)}
+	}
+	props["log.dirs"] = dir
+	return props, nil
+}
+
+// setProperty sets a key. log.dir and log.dirs are two names of one thing, of which the later given must win.
+func setProperty(props map[string]string, key, value string) {
+	if key == "log.dir" {
+		key = "log.dirs"
+	}
+	props[key] = value
+}
+
+func plaintext(address string) string { return "PLAINTEXT://" + address }
+
+func checkAddress(address string) error {
+	_, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return fmt.Errorf("not HOST:PORT, as in %s", DefaultListen)
+	}
+	if n, err := strconv.Atoi(port); err != nil || n < 0 || n > 65535 {
+		return fmt.Errorf("the port must be a number from 0 to 65535")
+	}
+	return nil
+}
