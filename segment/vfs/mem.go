@@ -211,23 +211,23 @@ func (m *Mem) rename(oldName, newName string) error {
 	if err != nil {
 		return err
 	}
-	if id == 0 {
-		return fs.ErrNotExist
-	}
 	to, replaced, err := m.findEntry(newName)
 	if err != nil {
 		return err
+	}
+	if id == 0 {
+		return fs.ErrNotExist
 	}
 	isDir := m.tree.nodes[id].isDir()
 	switch {
 	case replaced != 0 && m.tree.nodes[replaced].isDir():
 		return fs.ErrExist
+	case isDir && strings.HasPrefix(path.Join(split(newName)...)+"/", path.Join(split(oldName)...)+"/"):
+		return syscall.EINVAL // into itself
 	case replaced != 0 && isDir:
 		return syscall.ENOTDIR
 	case replaced == id:
 		return nil
-	case isDir && strings.HasPrefix(path.Join(split(newName)...)+"/", path.Join(split(oldName)...)+"/"):
-		return syscall.EINVAL // into itself
 	}
 	m.do(op{kind: opRename, path: oldName + " to " + newName, node: id, from: from, to: to})
 	return nil
