@@ -1,0 +1,183 @@
+package segment
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/millrace/millrace/segment/vfs"
+)
+
+// history is what a workload was told: which value is at which offset of which
+// log, and how many operations the file system had seen by then.
+type history struct {
+	fs    *vfs.Mem
+	sent  map[int32]map[string]bool
+	acked []ackedRecord
+	start []ackedStart
+}
+
+type ackedRecord struct {
+	partition int32
+	offset    int64
+	value     string
+	ops       int
+}
+
+type ackedStart struct {
+	partition int32
+	offset    int64
+	ops       int
+}
+
+// runWorkload appends, rolls, moves log start offsets and restarts, at random.
+func runWorkload(t *testing.T, seed uint64, steps int) *history {
+	t.Helper()
+	random := rand.New(rand.NewPCG(seed, 0))
+	h := &history{fs: newMem(t), sent: make(map[int32]map[string]bool)}
+	h.fs.Record()
+	d := openDir(t, h.fs)
+	const partitions = 3
+	for step := range steps {
+		p := random.Int32N(partitions)
+		l := d.open(t, "orders", p, smallSegments())
+		switch n := random.IntN(40); {
+		case n == 0:
+			d.close(t)
+			d = openDir(t, h.fs)
+		case n == 1:
+			to := l.LogStartOffset() + random.Int64N(1+(l.LogEndOffset()-l.LogStartOffset())/2)
+			if err := l.DeleteRecordsBefore(context.Background(), to); err != nil {
+				t.Fatal(err)
+			}
+			h.start = append(h.start, ackedStart{p, to, h.fs.Ops()})
+		default:
+			prefix := fmt.Sprintf("s%d", step)
+			count := 1 + random.IntN(6)
+			if h.sent[p] == nil {
+				h.sent[p] = make(map[string]bool)
+			}
+			for i := range count {
+				h.sent[p][fmt.Sprintf("%s-%d", prefix, i)] = true
+			}
+			done := make(chan struct{})
+			err := l.Append(context.Background(), &Append{Batches: makeBatch(t, count, prefix, int64(step)), Done: func(r Result) {
+				if r.Err != nil {
+					t.Errorf("append: %v", r.Err)
+				}
+				for i := range count {
+					h.acked = append(h.acked, ackedRecord{p, r.BaseOffset + int64(i), fmt.Sprintf("%s-%d", prefix, i), h.fs.Ops()})
+				}
+				close(done)
+			}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			<-done
+		}
+	}
+	d.close(t)
+	return h
+}
+
+// check opens what a crash after ops operations has left and compares it with
+// the history.
+func (h *history) check(t testing.TB, fs *vfs.Mem, ops int) error {
+	d, err := tryOpenDir(fs)
+	if err != nil {
+		return fmt.Errorf("open: %w", err)
+	}
+	defer d.Close(context.Background())
+	logs := make(map[int32]*Log)
+	contents := make(map[int32]map[int64]string)
+	for _, id := range d.Found() {
+		l, err := d.Dir.Log(id, smallSegments())
+		if err != nil {
+			return err
+		}
+		got, err := l.readAll(l.LogStartOffset())
+		if err != nil {
+			return fmt.Errorf("read %s: %w", id, err)
+		}
+		for offset, value := range got {
+			if !h.sent[id.Partition][value] {
+				return fmt.Errorf("%s holds %q at %d, which nobody sent", id, value, offset)
+			}
+		}
+		if n := l.LogEndOffset() - l.LogStartOffset(); n != int64(len(got)) {
+			return fmt.Errorf("%s holds %d records between %d and %d", id, len(got), l.LogStartOffset(), l.LogEndOffset())
+		}
+		logs[id.Partition], contents[id.Partition] = l, got
+	}
+	for _, s := range h.start {
+		if s.ops <= ops && (logs[s.partition] == nil && s.offset > 0 || logs[s.partition] != nil && logs[s.partition].LogStartOffset() < s.offset) {
+			return fmt.Errorf("the log start offset %d of partition %d was lost", s.offset, s.partition)
+		}
+	}
+	for _, r := range h.acked {
+		if r.ops > ops || logs[r.partition] != nil && r.offset < logs[r.partition].LogStartOffset() {
+			continue
+		}
+		if got := contents[r.partition][r.offset]; got != r.value {
+			return fmt.Errorf("partition %d offset %d: acknowledged %q, found %q", r.partition, r.offset, r.value, got)
+		}
+	}
+	// The directory goes on from there.
+	l, err := d.Dir.Log(testID("orders", 0), smallSegments())
+	if err != nil {
+		return err
+	}
+	next := l.LogEndOffset()
+	done := make(chan Result, 1)
+	if err := l.Append(context.Background(), &Append{Batches: makeBatch(t, 1, "next", 1), Done: func(r Result) { done <- r }}); err != nil {
+		return err
+	}
+	if r := <-done; r.Err != nil || r.BaseOffset != next {
+		return fmt.Errorf("append after the crash: offset %d, %w; want %d", r.BaseOffset, r.Err, next)
+	}
+	return nil
+}
+
+// At every prefix of what was written, opening yields what was acknowledged by
+// then and nothing that was not sent: with all that was written (a killed
+// process), with nothing unsynced and with some of it (a power cut).
+func TestCrashAtEveryOperation(t *testing.T) {
+	seeds, steps := uint64(3), 120
+	if testing.Short() {
+		seeds = 1
+	}
+	for seed := range seeds {
+		h := runWorkload(t, seed, steps)
+		for n := range h.fs.Ops() + 1 {
+			if n < 1 {
+				continue // before the data directory itself
+			}
+			for _, keep := range []float64{0, 0.5, 1} {
+				if err := h.check(t, h.fs.Replay(n).Crash(uint64(n), keep), n); err != nil {
+					t.Fatalf("seed %d, keep %v, crash after operation %d (%s): %v", seed, keep, n, h.fs.Op(n), err)
+				}
+			}
+		}
+	}
+}
+
+// A crash in the middle of a recovery is recovered from like any other.
+func TestCrashDuringRecovery(t *testing.T) {
+	h := runWorkload(t, 11, 60)
+	all := h.fs.Ops()
+	for n := all / 2; n <= all; n += 7 {
+		first := h.fs.Replay(n).Crash(uint64(n), 0.5)
+		first.Record()
+		if d, err := tryOpenDir(first); err != nil {
+			t.Fatal(err)
+		} else if err := d.Close(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+		for m := range first.Ops() + 1 {
+			if err := h.check(t, first.Replay(m).Crash(uint64(m), 0.5), n); err != nil {
+				t.Fatalf("crash after operation %d, and again after operation %d (%s) of the recovery: %v", n, m, first.Op(m), err)
+			}
+		}
+	}
+}

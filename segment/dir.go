@@ -1,0 +1,292 @@
+package segment
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sync/semaphore"
+
+	"github.com/millrace/millrace/segment/vfs"
+)
+
+const (
+	topicsFolder  = "topics"
+	cleanMarker   = "clean-shutdown"
+	deletedSuffix = ".deleted" // of a partition's folder that waits for its removal
+	straySuffix   = ".stray"   // of one that belongs to no topic that is known
+)
+
+// DirOptions says how to open a log directory.
+type DirOptions struct {
+	FS     vfs.FS
+	Path   string
+	Logger *slog.Logger
+	// QueueBytes bounds the appends that wait for the committer, over all logs. Default 64 MiB.
+	QueueBytes int64
+	// OpenFiles is how many log files may be open while nobody uses them. Default 512.
+	OpenFiles int
+	Now       func() time.Time
+	// Jitter draws a number in [0, n) for segment.jitter.ms. Default: none.
+	Jitter func(n int64) int64
+}
+
+func (o *DirOptions) setDefaults() {
+	if o.QueueBytes == 0 {
+		o.QueueBytes = 64 << 20
+	}
+	if o.OpenFiles == 0 {
+		o.OpenFiles = 512
+	}
+	if o.Jitter == nil {
+		o.Jitter = func(int64) int64 { return 0 }
+	}
+}
+
+// Dir is one log directory: its logs, and the one committer through which
+// everything is written. All methods may be called concurrently.
+type Dir struct {
+	opts     DirOptions
+	fs       vfs.FS
+	topics   string
+	log      *slog.Logger
+	files    *fileCache
+	queue    *semaphore.Weighted // bytes of Append
+	fault    atomic.Pointer[error]
+	fullSaid atomic.Bool // the log has said that the disk is full, and nothing was written since
+
+	mu    sync.Mutex // guards the fields below; never held across a file operation
+	logs  map[logKey]*Log
+	ready []*Log   // logs with something queued
+	jobs  []func() // of the janitor
+	shut  bool
+
+	wake        chan struct{} // capacity 1: ready is not empty
+	janitorWake chan struct{} // capacity 1: jobs is not empty
+	calls       chan func()
+	stop        chan struct{}
+	running     sync.WaitGroup
+	committer   committer
+}
+
+type logKey struct {
+	topic     [16]byte
+	partition int32
+}
+
+func (id LogID) key() logKey { return logKey{id.TopicID, id.Partition} }
+
+// OpenDir opens a log directory, making it when it is missing, and recovers
+// every log in it, several side by side: what a crash has left behind the last
+// whole batch is cut, and said in the log. It blocks until all logs are open.
+//
+// The caller keeps other processes away from the directory. Errors: those of
+// the file system, and ErrFormat.
+func OpenDir(ctx context.Context, opts DirOptions) (*Dir, error) {
+	opts.setDefaults()
+	d := &Dir{
+		opts:        opts,
+		fs:          opts.FS,
+		topics:      filepath.Join(opts.Path, topicsFolder),
+		log:         opts.Logger.With("dir", opts.Path),
+		files:       &fileCache{fs: opts.FS, limit: opts.OpenFiles},
+		queue:       semaphore.NewWeighted(opts.QueueBytes),
+		logs:        make(map[logKey]*Log),
+		wake:        make(chan struct{}, 1),
+		janitorWake: make(chan struct{}, 1),
+		calls:       make(chan func()),
+		stop:        make(chan struct{}),
+	}
+	if err := d.fs.MkdirAll(d.topics, 0o755); err != nil {
+		return nil, fmt.Errorf("open log directory: %w", err)
+	}
+	if err := d.fs.SyncDir(opts.Path); err != nil {
+		return nil, fmt.Errorf("open log directory: %w", err)
+	}
+	if err := d.recover(ctx); err != nil {
+		return nil, err
+	}
+	d.committer.init(d, min(8, 2+2*runtime.GOMAXPROCS(0)))
+	d.running.Add(2)
+	go func() { defer d.running.Done(); d.committer.run() }()
+	go func() { defer d.running.Done(); d.runJanitor() }()
+	return d, nil
+}
+
+// Log gives the log of a partition, opened from the disk or new and empty. A new
+// one touches no file before its first append.
+func (d *Dir) Log(id LogID, cfg LogConfig) (*Log, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.shut {
+		return nil, ErrClosed
+	}
+	l := d.logs[id.key()]
+	if l == nil {
+		l = newLog(d, id, cfg)
+		d.logs[id.key()] = l
+		return l, nil
+	}
+	l.queue = semaphore.NewWeighted(cfg.QueueBytes)
+	l.id.Topic = id.Topic
+	l.SetConfig(cfg)
+	return l, nil
+}
+
+// Found lists the logs that were in the directory when it was opened.
+func (d *Dir) Found() []LogID {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	ids := make([]LogID, 0, len(d.logs))
+	for _, l := range d.logs {
+		ids = append(ids, l.id)
+	}
+	return ids
+}
+
+// Err is nil while the directory accepts appends, and otherwise says what fenced it.
+func (d *Dir) Err() error {
+	if err := d.fault.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
+
+// FreeBytes is the room left on the directory's file system.
+func (d *Dir) FreeBytes() (uint64, error) { return d.fs.FreeBytes(d.opts.Path) }
+
+// Path is where the directory lies.
+func (d *Dir) Path() string { return d.opts.Path }
+
+// fence refuses all appends from now on: after a failed write or sync nobody
+// knows what the disk holds until it is read again.
+func (d *Dir) fence(op, file string, cause error) error {
+	err := fmt.Errorf("%w: %s %s: %w", ErrFenced, op, file, cause)
+	if d.fault.CompareAndSwap(nil, &err) {
+		d.log.Error("log directory fenced: appends are refused until a restart, reads go on",
+			"operation", op, "file", file, "error", cause)
+	}
+	return err
+}
+
+// failed judges a failed file operation: a full disk is an error of the append
+// alone, anything else fences the directory.
+func (d *Dir) failed(op, file string, cause error) error {
+	if !errors.Is(cause, syscall.ENOSPC) && !errors.Is(cause, syscall.EDQUOT) {
+		return d.fence(op, file, cause)
+	}
+	if d.fullSaid.CompareAndSwap(false, true) {
+		d.log.Error("no space left in log directory: appends are refused until there is room, reads go on",
+			"operation", op, "file", file, "error", cause)
+	}
+	return fmt.Errorf("%w: %s %s: %w", ErrNoSpace, op, file, cause)
+}
+
+// sayCorrupt puts damage into the log, at most once a minute for each partition:
+// a consumer that stands before it asks again and again.
+func (d *Dir) sayCorrupt(l *Log, damage error) {
+	now := d.opts.Now().Unix()
+	if said := l.corruptSaid.Load(); now-said >= 60 && l.corruptSaid.CompareAndSwap(said, now) {
+		d.log.Error("damaged records: they are not served, what lies around them is", "partition", l.id.String(), "error", damage)
+	}
+}
+
+// schedule tells the committer that l has something queued.
+func (d *Dir) schedule(l *Log) {
+	d.mu.Lock()
+	d.ready = append(d.ready, l)
+	d.mu.Unlock()
+	select {
+	case d.wake <- struct{}{}:
+	default:
+	}
+}
+
+// onCommitter runs f between two rounds. f must not block.
+func (d *Dir) onCommitter(ctx context.Context, f func()) error {
+	done := make(chan struct{})
+	select {
+	case d.calls <- func() { f(); close(done) }:
+	case <-d.stop:
+		return ErrClosed
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	<-done // f runs at once and does not block
+	return nil
+}
+
+// Close writes what makes the next start quick (indexes, producer snapshots, the
+// clean-shutdown marker) and stops the goroutines. Appends that are queued are
+// committed first, later ones fail with ErrClosed. When ctx ends before that,
+// Close returns its error and the next open recovers as after a crash.
+func (d *Dir) Close(ctx context.Context) error {
+	d.mu.Lock()
+	if d.shut {
+		d.mu.Unlock()
+		return nil
+	}
+	d.shut = true
+	logs := make([]*Log, 0, len(d.logs))
+	for _, l := range d.logs {
+		logs = append(logs, l)
+	}
+	d.mu.Unlock()
+	for _, l := range logs {
+		l.mu.Lock()
+		if l.gone == nil {
+			l.gone = ErrClosed
+		}
+		l.mu.Unlock()
+	}
+	close(d.stop)
+	done := make(chan error, 1)
+	go func() {
+		d.running.Wait()
+		d.committer.stopSyncers()
+		done <- d.writeClean(logs)
+	}()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return fmt.Errorf("close log directory %s: %w", d.opts.Path, ctx.Err())
+	}
+}
+
+// writeClean runs alone: committer and janitor have ended.
+func (d *Dir) writeClean(logs []*Log) error {
+	defer d.files.close()
+	if err := d.Err(); err != nil {
+		return err
+	}
+	for _, l := range logs {
+		if err := l.close(); err != nil {
+			return fmt.Errorf("close log %s: %w", l.id, err)
+		}
+	}
+	return vfs.WriteFileAtomic(d.fs, filepath.Join(d.opts.Path, cleanMarker), []byte("1\n"))
+}
+
+// takeCleanMarker tells whether the directory was closed cleanly, and removes
+// the marker durably, so that a crash from here on is seen as one.
+func (d *Dir) takeCleanMarker() (bool, error) {
+	name := filepath.Join(d.opts.Path, cleanMarker)
+	if _, err := d.fs.Stat(name); errors.Is(err, os.ErrNotExist) {
+		return false, nil
+	} else if err != nil {
+		return false, err
+	}
+	if err := d.fs.Remove(name); err != nil {
+		return false, err
+	}
+	return true, d.fs.SyncDir(d.opts.Path)
+}

@@ -1,0 +1,155 @@
+package segment
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/millrace/millrace/segment/vfs"
+)
+
+const startFile = "log-start-offset"
+
+// The janitor is the goroutine that removes files and moves log start offsets,
+// one job after the other, so that neither delays an append. It ends when the
+// directory is closed.
+func (d *Dir) runJanitor() {
+	for {
+		select {
+		case <-d.janitorWake:
+		case <-d.stop:
+			return
+		}
+		d.mu.Lock()
+		jobs := d.jobs
+		d.jobs = nil
+		d.mu.Unlock()
+		for _, job := range jobs {
+			job()
+		}
+	}
+}
+
+// toJanitor queues a job. The queue needs no bound of its own: a job is one
+// folder, or one caller that waits.
+func (d *Dir) toJanitor(job func()) {
+	d.mu.Lock()
+	d.jobs = append(d.jobs, job)
+	d.mu.Unlock()
+	select {
+	case d.janitorWake <- struct{}{}:
+	default:
+	}
+}
+
+// Delete takes the log out of the directory: queued and later appends fail with
+// ErrDeleted at once, readers that are at work finish, and the files are
+// removed in the background. A crash before that leaves a folder that the next
+// Found lists, or one that the next open removes.
+func (l *Log) Delete() {
+	d := l.dir
+	waiting := l.refuse(ErrDeleted)
+	d.mu.Lock()
+	if d.logs[l.id.key()] == l {
+		delete(d.logs, l.id.key())
+	}
+	d.mu.Unlock()
+	d.committer.refuse(l, waiting, ErrDeleted)
+	d.toJanitor(func() {
+		// Behind the round that may be writing to the log, nothing does any more.
+		if d.onCommitter(context.Background(), func() {}) != nil {
+			return
+		}
+		for _, s := range *l.segments.Load() {
+			d.files.forget(s)
+		}
+		d.removeFolder(l.path)
+	})
+}
+
+// removeFolder marks a folder for removal durably, then removes it.
+func (d *Dir) removeFolder(path string) {
+	doomed := strings.TrimSuffix(path, deletedSuffix) + deletedSuffix
+	err := error(nil)
+	if doomed != path {
+		if err = d.fs.Rename(path, doomed); errors.Is(err, os.ErrNotExist) {
+			return // nothing was ever appended
+		}
+		if err == nil {
+			err = d.fs.SyncDir(d.topics)
+		}
+	}
+	if err == nil {
+		err = d.fs.RemoveAll(doomed)
+	}
+	if err != nil {
+		d.log.Error("cannot remove the files of a deleted partition: they take up room until the next start tries again", "folder", doomed, "error", err)
+	}
+}
+
+// Quarantine sets aside the folder of a log that was found but belongs to nothing
+// that is known: it is renamed, never removed. It blocks on the disk.
+func (l *Log) Quarantine() error {
+	d := l.dir
+	l.refuse(ErrDeleted)
+	d.mu.Lock()
+	delete(d.logs, l.id.key())
+	d.mu.Unlock()
+	for _, s := range *l.segments.Load() {
+		d.files.forget(s)
+	}
+	if err := d.fs.Rename(l.path, l.path+straySuffix); err != nil {
+		return fmt.Errorf("quarantine %s: %w", l.path, err)
+	}
+	return d.fs.SyncDir(d.topics)
+}
+
+// DeleteRecordsBefore moves the log start offset up, durably, and then removes the
+// segments that lie wholly before it. It waits for the disk, at most until
+// ctx ends; the move may then still happen. Moving back is no error and does
+// nothing. ErrOffsetOutOfRange when offset lies behind the log end offset.
+func (l *Log) DeleteRecordsBefore(ctx context.Context, offset int64) error {
+	if offset > l.LogEndOffset() {
+		return fmt.Errorf("%w: delete before %d, log ends at %d", ErrOffsetOutOfRange, offset, l.LogEndOffset())
+	}
+	done := make(chan error, 1)
+	l.dir.toJanitor(func() { done <- l.moveStart(offset) })
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-l.dir.stop:
+		return ErrClosed
+	}
+}
+
+// moveStart runs on the janitor.
+func (l *Log) moveStart(offset int64) error {
+	if offset <= l.start.Load() {
+		return nil
+	}
+	l.mu.Lock()
+	gone := l.gone
+	l.mu.Unlock()
+	if gone != nil {
+		return gone
+	}
+	if err := vfs.WriteFileAtomic(l.dir.fs, filepath.Join(l.path, startFile), []byte(strconv.FormatInt(offset, 10)+"\n")); err != nil {
+		return fmt.Errorf("log start offset of %s: %w", l.id, err)
+	}
+	l.start.Store(offset)
+	for _, s := range l.dropSegments(offset) {
+		l.dir.files.forget(s)
+		for _, suffix := range []string{".log", ".index", ".timeindex"} {
+			if err := l.dir.fs.Remove(s.name(suffix)); err != nil && !errors.Is(err, os.ErrNotExist) {
+				l.dir.log.Error("cannot remove a segment whose records are deleted: it takes up room", "file", s.name(suffix), "error", err)
+			}
+		}
+	}
+	return nil
+}

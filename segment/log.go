@@ -1,0 +1,303 @@
+package segment
+
+import (
+	"context"
+	"encoding/base64"
+	"fmt"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/semaphore"
+
+	"github.com/millrace/millrace/segment/producer"
+)
+
+// LogID names the log of one partition. The topic id and the partition identify
+// it; the topic's name is for people.
+type LogID struct {
+	Topic     string
+	TopicID   [16]byte
+	Partition int32
+}
+
+// String is NAME-PARTITION, as Kafka writes a partition.
+func (id LogID) String() string { return id.Topic + "-" + strconv.Itoa(int(id.Partition)) }
+
+// maxFolderName is what file systems allow for one name; longer topic names are
+// cut in the folder's name, where the topic id alone counts.
+const maxFolderName = 255 - len(deletedSuffix)
+
+func (id LogID) folder() string {
+	tail := fmt.Sprintf("-%d.%s", id.Partition, base64.RawURLEncoding.EncodeToString(id.TopicID[:]))
+	name := id.Topic
+	if over := len(name) + len(tail) - maxFolderName; over > 0 {
+		name = name[:len(name)-over]
+	}
+	return name + tail
+}
+
+// parseFolder is the reverse of folder; the topic's name may come back cut.
+func parseFolder(name string) (LogID, bool) {
+	dot := strings.LastIndexByte(name, '.')
+	dash := strings.LastIndexByte(name[:max(dot, 0)], '-')
+	if dash < 1 {
+		return LogID{}, false
+	}
+	id := LogID{Topic: name[:dash]}
+	raw, err := base64.RawURLEncoding.Strict().DecodeString(name[dot+1:])
+	if err != nil || copy(id.TopicID[:], raw) != len(id.TopicID) || len(raw) != len(id.TopicID) {
+		return LogID{}, false
+	}
+	partition, err := strconv.ParseInt(name[dash+1:dot], 10, 32)
+	if err != nil || partition < 0 {
+		return LogID{}, false
+	}
+	id.Partition = int32(partition)
+	return id, id.folder() == name
+}
+
+// LogConfig holds the settings of one log.
+type LogConfig struct {
+	SegmentBytes       int64         // roll when the active segment would become larger; Kafka's segment.bytes
+	SegmentAge         time.Duration // roll when its first record is older, by record timestamps; segment.ms
+	SegmentJitter      time.Duration // at most this much is taken off SegmentAge at random, per segment; segment.jitter.ms
+	IndexIntervalBytes int           // log bytes between two index entries; index.interval.bytes
+	IndexBytes         int           // roll when an index would become larger; segment.index.bytes
+	QueueBytes         int64         // appends that may wait for the committer; Append blocks beyond
+}
+
+// DefaultLogConfig is Kafka's defaults.
+func DefaultLogConfig() LogConfig {
+	return LogConfig{
+		SegmentBytes:       1 << 30,
+		SegmentAge:         7 * 24 * time.Hour,
+		IndexIntervalBytes: 4096,
+		IndexBytes:         10 << 20,
+		QueueBytes:         16 << 20,
+	}
+}
+
+// Append is one or more whole, valid record batches on their way into a log.
+type Append struct {
+	// Batches lie back to back. The committer patches base offset and leader epoch
+	// in place; the bytes belong to the log until Done is called.
+	Batches []byte
+	// LeaderEpoch is the epoch under which the batches are appended.
+	LeaderEpoch int32
+	// Done is called exactly once, by the committer's goroutine. It must not block.
+	Done func(Result)
+
+	result  Result
+	charged int64 // bytes taken from the queues
+}
+
+// Result tells what has become of an append.
+type Result struct {
+	BaseOffset     int64 // of the first record
+	LastOffset     int64 // of the last record, inclusive
+	LogStartOffset int64
+	// Duplicate says that an idempotent producer had already appended this batch:
+	// nothing was written, and the offsets are those of the first time.
+	Duplicate bool
+	// Timestamp is, for a duplicate, the largest timestamp of the original batch.
+	Timestamp int64
+	// Err is nil when the records are on the disk. Otherwise none of them is: a
+	// producer.Err…, ErrNoSpace, ErrFenced, ErrDeleted, ErrClosed or ErrTooLarge.
+	Err error
+}
+
+// Log holds the records of one partition. All methods may be called
+// concurrently.
+type Log struct {
+	dir    *Dir
+	id     LogID
+	path   string
+	config atomic.Pointer[LogConfig]
+	queue  *semaphore.Weighted // bytes of Append
+
+	// Published: by the committer (end, epochs), the janitor (start) or either (segments).
+	start    atomic.Int64
+	end      atomic.Int64
+	epochs   atomic.Pointer[epochs]
+	segments atomic.Pointer[[]*segmentFile] // rising base offsets; the last is active
+	advanced atomic.Pointer[func(end int64)]
+
+	corruptSaid atomic.Int64 // unix seconds of the last log line about damage
+
+	mu      sync.Mutex // guards the fields below and swaps of segments; never held across a file operation
+	pending []*Append
+	gone    error // set once the log takes no more appends
+
+	w writer
+}
+
+// writer is the state of a log that only the committer touches (and recovery,
+// before the committer runs).
+type writer struct {
+	next      int64 // offset of the next record
+	producers *producer.State
+	changed   bool    // since the last clean close
+	snapshots []int64 // offsets of the producer snapshots on the disk, rising
+	epochs    int     // entries of the leader epoch checkpoint on the disk
+	spare     []*Append
+}
+
+func newLog(dir *Dir, id LogID, cfg LogConfig) *Log {
+	l := &Log{dir: dir, id: id, path: filepath.Join(dir.topics, id.folder()), queue: semaphore.NewWeighted(cfg.QueueBytes)}
+	l.config.Store(&cfg)
+	l.epochs.Store(&epochs{})
+	l.segments.Store(&[]*segmentFile{})
+	l.w.producers = new(producer.State)
+	return l
+}
+
+// ID names the log.
+func (l *Log) ID() LogID { return l.id }
+
+// LogStartOffset is the first offset that may be read.
+func (l *Log) LogStartOffset() int64 { return l.start.Load() }
+
+// LogEndOffset is the offset behind the last record that is on the disk.
+func (l *Log) LogEndOffset() int64 { return l.end.Load() }
+
+// SetConfig changes the settings from the next append on, but for QueueBytes,
+// which stays as it was when the log was opened.
+func (l *Log) SetConfig(cfg LogConfig) { l.config.Store(&cfg) }
+
+// OnAdvance sets the function that the committer calls after the log end offset
+// has moved and before the appends that moved it are told. It must not block.
+func (l *Log) OnAdvance(f func(end int64)) { l.advanced.Store(&f) }
+
+// SizeBytes is the length of all segments together.
+func (l *Log) SizeBytes() int64 {
+	var n int64
+	for _, s := range *l.segments.Load() {
+		n += s.size.Load()
+	}
+	return n
+}
+
+// EndOffsetForEpoch answers OffsetForLeaderEpoch: the largest known epoch that is
+// not above the one asked for, and the offset at which it ended. (-1, -1)
+// when there is none.
+func (l *Log) EndOffsetForEpoch(epoch int32) (foundEpoch int32, endOffset int64) {
+	return l.epochs.Load().endOffset(epoch, l.LogEndOffset())
+}
+
+// EpochAt is the leader epoch under which the record at offset was appended,
+// -1 when unknown.
+func (l *Log) EpochAt(offset int64) int32 { return l.epochs.Load().at(offset) }
+
+// Producers lists the idempotent producers that the log remembers. It waits for
+// the committer's current round, at most until ctx ends.
+func (l *Log) Producers(ctx context.Context) (list []producer.Info, err error) {
+	err = l.dir.onCommitter(ctx, func() { list = l.w.producers.Active() })
+	return list, err
+}
+
+// ExpireProducers forgets producers that have not written since the cutoff, in
+// milliseconds since 1970. It waits like Producers.
+func (l *Log) ExpireProducers(ctx context.Context, now int64, retention time.Duration) error {
+	return l.dir.onCommitter(ctx, func() { l.w.producers.Expire(now, retention) })
+}
+
+// Append queues batches and returns; the queue's order is the log's order. It
+// blocks only while the queues of the log or the directory are full, until ctx
+// ends. When it returns nil, Done has been or will be called; otherwise never.
+func (l *Log) Append(ctx context.Context, a *Append) error {
+	a.charged = min(int64(len(a.Batches)), l.dir.opts.QueueBytes, l.config.Load().QueueBytes)
+	if err := l.queue.Acquire(ctx, a.charged); err != nil {
+		return err
+	}
+	if err := l.dir.queue.Acquire(ctx, a.charged); err != nil {
+		l.queue.Release(a.charged)
+		return err
+	}
+	l.mu.Lock()
+	err := l.gone
+	if err == nil {
+		l.pending = append(l.pending, a)
+	}
+	first := len(l.pending) == 1
+	l.mu.Unlock()
+	if err != nil {
+		l.discharge(a)
+		return err
+	}
+	if first {
+		l.dir.schedule(l)
+	}
+	return nil
+}
+
+func (l *Log) discharge(a *Append) {
+	l.dir.queue.Release(a.charged)
+	l.queue.Release(a.charged)
+}
+
+// take empties the queue.
+func (l *Log) take() []*Append {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	taken := l.pending
+	l.pending, l.w.spare = l.w.spare[:0], nil
+	return taken
+}
+
+// giveBack lets the next round use the queue's memory again.
+func (l *Log) giveBack(appends []*Append) {
+	clear(appends)
+	if cap(appends) <= 1024 {
+		l.mu.Lock()
+		l.w.spare = appends
+		l.mu.Unlock()
+	}
+}
+
+// refuse makes later appends fail, and gives back those that are queued.
+func (l *Log) refuse(why error) []*Append {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.gone == nil {
+		l.gone = why
+	}
+	taken := l.pending
+	l.pending = nil
+	return taken
+}
+
+// active is the segment that is appended to, nil before the first append.
+func (l *Log) active() *segmentFile {
+	if s := *l.segments.Load(); len(s) > 0 {
+		return s[len(s)-1]
+	}
+	return nil
+}
+
+// addSegment makes s the active segment.
+func (l *Log) addSegment(s *segmentFile) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	old := *l.segments.Load()
+	grown := append(old[:len(old):len(old)], s)
+	l.segments.Store(&grown)
+}
+
+// dropSegments takes the segments that lie wholly before offset out of the log,
+// but never the active one.
+func (l *Log) dropSegments(offset int64) []*segmentFile {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	all := *l.segments.Load()
+	n := 0
+	for n+1 < len(all) && all[n+1].base <= offset {
+		n++
+	}
+	rest := all[n:]
+	l.segments.Store(&rest)
+	return all[:n]
+}

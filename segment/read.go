@@ -1,0 +1,229 @@
+package segment
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"sort"
+
+	"github.com/millrace/millrace/segment/batch"
+	"github.com/millrace/millrace/segment/vfs"
+)
+
+// Read appends to dst the whole batches from the one that holds offset from up
+// to (not including) the first that reaches limit, as long as they fit in
+// maxBytes; with oneAtLeast the first batch comes even if it alone is larger.
+// It reads from one segment at a time, so an answer may be shorter than
+// maxBytes with more behind it.
+//
+// Every batch is checked: what is read is what was written, or a
+// *CorruptError. ErrOffsetOutOfRange when from lies outside the log. At the end
+// of the log nothing is appended. Blocks on the disk.
+func (l *Log) Read(dst []byte, from, limit int64, maxBytes int, oneAtLeast bool) ([]byte, error) {
+	for {
+		end := l.LogEndOffset()
+		if from < l.LogStartOffset() || from > end {
+			return dst, fmt.Errorf("%w: %d, log holds %d to %d", ErrOffsetOutOfRange, from, l.LogStartOffset(), end)
+		}
+		limit := min(limit, end)
+		if from >= limit || maxBytes <= 0 && !oneAtLeast {
+			return dst, nil
+		}
+		out, err := l.readSegments(dst, from, limit, maxBytes, oneAtLeast)
+		if err == nil || !errors.Is(err, os.ErrNotExist) || from >= l.LogStartOffset() {
+			return out, err
+		}
+		// The segment was deleted meanwhile: the log start offset has moved.
+	}
+}
+
+func (l *Log) readSegments(dst []byte, from, limit int64, maxBytes int, oneAtLeast bool) ([]byte, error) {
+	segments := *l.segments.Load()
+	for i := segmentOf(segments, from); i < len(segments) && segments[i].base < limit; i++ {
+		out, err := l.readSegment(segments[i], dst, from, limit, maxBytes, oneAtLeast)
+		if err != nil || len(out) > len(dst) {
+			return out, err
+		}
+		// Nothing at or behind from is in this segment: it begins in the next one.
+	}
+	return dst, nil
+}
+
+// segmentOf finds the last segment that begins at or before offset.
+func segmentOf(segments []*segmentFile, offset int64) int {
+	return max(0, sort.Search(len(segments), func(i int) bool { return segments[i].base > offset })-1)
+}
+
+func (l *Log) readSegment(s *segmentFile, dst []byte, from, limit int64, maxBytes int, oneAtLeast bool) ([]byte, error) {
+	f, err := l.dir.files.acquire(s)
+	if err != nil {
+		return dst, err
+	}
+	defer l.dir.files.release(s)
+	size := s.size.Load()
+	first, position, err := l.seek(s, f, from, size)
+	if err != nil || position == size {
+		return dst, err
+	}
+	want := int64(maxBytes)
+	if oneAtLeast {
+		want = max(want, int64(first.Size()))
+	}
+	want = min(want, size-position)
+	if want < int64(first.Size()) {
+		return dst, nil
+	}
+	n := len(dst)
+	dst = slices.Grow(dst, int(want))
+	chunk := dst[n : n+int(want)]
+	if _, err := f.ReadAt(chunk, position); err != nil && !errors.Is(err, io.EOF) {
+		return dst[:n], fmt.Errorf("%w: %s at %d: %w", errRead, f.Name(), position, err)
+	}
+	whole, err := l.check(chunk, limit, f.Name(), position, from)
+	return dst[:n+whole], err
+}
+
+// check gives the length of the batches at the front of chunk that are whole,
+// intact and below limit. Damage in the first batch is an error; behind good
+// batches it only ends them, and meets the next read.
+func (l *Log) check(chunk []byte, limit int64, file string, position, offset int64) (int, error) {
+	whole := 0
+	for whole < len(chunk) {
+		h, err := batch.Check(chunk[whole:])
+		if err == nil && h.NextOffset() > limit {
+			break
+		}
+		if errors.Is(err, batch.ErrTruncated) && whole > 0 {
+			break
+		}
+		if err != nil {
+			corrupt := &CorruptError{File: file, Position: position + int64(whole), Offset: offset, Cause: err}
+			l.dir.sayCorrupt(l, corrupt)
+			if whole == 0 {
+				return 0, corrupt
+			}
+			break
+		}
+		whole += h.Size()
+		offset = h.NextOffset()
+	}
+	return whole, nil
+}
+
+// seek finds the first batch of a segment whose last offset is at or behind
+// offset, and where it begins; size when there is none.
+func (l *Log) seek(s *segmentFile, f vfs.File, offset, size int64) (batch.Header, int64, error) {
+	x, err := l.indexes(s)
+	if err != nil {
+		return batch.Header{}, 0, err
+	}
+	walk := walker{file: f, position: x.position(offset), end: size, readAhead: seekWindow}
+	for walk.next() {
+		if walk.header.LastOffset() >= offset {
+			return walk.header, walk.position, nil
+		}
+	}
+	if walk.err != nil && !errors.Is(walk.err, errRead) {
+		walk.err = &CorruptError{File: f.Name(), Position: walk.position, Offset: offset, Cause: walk.err}
+		l.dir.sayCorrupt(l, walk.err)
+	}
+	return walk.header, walk.position, walk.err
+}
+
+// indexes gives a segment's indexes: from memory, from their files, or, where
+// those are missing or wrong, built from the log and written again.
+func (l *Log) indexes(s *segmentFile) (*indexes, error) {
+	if x := s.index.Load(); x != nil {
+		return x, nil
+	}
+	size := s.size.Load()
+	if x := s.readIndexes(l.dir.fs, size); x != nil && l.indexesAgree(s, x) {
+		s.index.CompareAndSwap(nil, x)
+		return x, nil
+	}
+	f, err := l.dir.files.acquire(s)
+	if err != nil {
+		return nil, err
+	}
+	defer l.dir.files.release(s)
+	writer, interval := newIndexer(), l.config.Load().IndexIntervalBytes
+	walk := walker{file: f, end: size}
+	for walk.next() {
+		h := walk.header
+		writer.add(h.LastOffset(), h.MaxTimestamp, walk.position, h.Size(), interval)
+	}
+	if errors.Is(walk.err, errRead) {
+		return nil, walk.err
+	}
+	writer.addTime()
+	l.dir.log.Warn("built the indexes of a segment anew, since they were missing or wrong",
+		"partition", l.id.String(), "file", f.Name(), "entries", len(writer.offsets))
+	if walk.err != nil {
+		// What lies before the damage can be found; reading on meets the damage.
+		l.dir.sayCorrupt(l, &CorruptError{File: f.Name(), Position: walk.position, Cause: walk.err})
+	} else if err := s.writeIndexes(l.dir.fs, &writer.indexes); err != nil {
+		l.dir.log.Warn("cannot write indexes: they are built again after the next start", "file", s.name(".index"), "error", err)
+	}
+	s.index.CompareAndSwap(nil, &writer.indexes)
+	return s.index.Load(), nil
+}
+
+// indexesAgree looks whether the last entry points at a batch that ends at the
+// entry's offset: an index that is whole but belongs to other records is found so.
+func (l *Log) indexesAgree(s *segmentFile, x *indexes) bool {
+	if len(x.offsets) == 0 {
+		return s.size.Load() <= int64(l.config.Load().IndexIntervalBytes) || len(x.times) > 0
+	}
+	f, err := l.dir.files.acquire(s)
+	if err != nil {
+		return false
+	}
+	defer l.dir.files.release(s)
+	last := x.offsets[len(x.offsets)-1]
+	h, err := readHeader(f, last.position)
+	return err == nil && h.LastOffset() == last.offset
+}
+
+// BytesFrom counts the bytes that Read could give from offset up to limit,
+// over all segments. It may read a few headers.
+func (l *Log) BytesFrom(offset, limit int64) (int64, error) {
+	limit = min(limit, l.LogEndOffset())
+	if offset >= limit {
+		return 0, nil
+	}
+	segments := *l.segments.Load()
+	if len(segments) == 0 {
+		return 0, nil
+	}
+	from, err := l.bytesBefore(segments, offset)
+	if err != nil {
+		return 0, err
+	}
+	to := int64(0)
+	if limit < l.LogEndOffset() {
+		to, err = l.bytesBefore(segments, limit)
+	} else {
+		for _, s := range segments {
+			to += s.size.Load()
+		}
+	}
+	return to - from, err
+}
+
+// bytesBefore counts the bytes in front of the batch that holds offset.
+func (l *Log) bytesBefore(segments []*segmentFile, offset int64) (int64, error) {
+	n := int64(0)
+	i := segmentOf(segments, offset)
+	for _, s := range segments[:i] {
+		n += s.size.Load()
+	}
+	f, err := l.dir.files.acquire(segments[i])
+	if err != nil {
+		return 0, err
+	}
+	defer l.dir.files.release(segments[i])
+	_, position, err := l.seek(segments[i], f, offset, segments[i].size.Load())
+	return n + position, err
+}

@@ -1,0 +1,114 @@
+package segment
+
+import (
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/millrace/millrace/segment/vfs"
+)
+
+const (
+	epochsFile = "leader-epoch-checkpoint"
+	// maxRelativeOffset is what an index entry can hold.
+	maxRelativeOffset = math.MaxInt32
+	// keptSnapshots is how many producer snapshots stay: the newest, and the one
+	// before it in case the newest is damaged.
+	keptSnapshots = 2
+)
+
+// create makes the folder and the first segment. Committer only.
+func (l *Log) create() error {
+	if err := l.dir.fs.MkdirAll(l.path, 0o755); err != nil {
+		return l.dir.failed("create", l.path, err)
+	}
+	return l.addSegmentFile()
+}
+
+// roll leaves the active segment, all of which is durable, and begins the next
+// one. A crash in its middle leaves a segment without indexes, which are built
+// again, or an empty last segment. Committer only.
+func (l *Log) roll() error {
+	if err := l.checkpoint(); err != nil {
+		return l.dir.failed("roll", l.active().name(".log"), err)
+	}
+	return l.addSegmentFile()
+}
+
+// addSegmentFile makes the file that the next record goes to. Its folder is
+// synced together with its first records.
+func (l *Log) addSegmentFile() error {
+	s := newSegmentFile(l.path, l.w.next)
+	f, err := l.dir.fs.OpenFile(s.name(".log"), os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o644)
+	if err != nil {
+		return l.dir.failed("create", s.name(".log"), err)
+	}
+	l.dir.files.adopt(s, f)
+	l.dir.files.release(s)
+	if jitter := l.config.Load().SegmentJitter; jitter > 0 {
+		s.jitter = time.Duration(l.dir.opts.Jitter(int64(jitter)))
+	}
+	s.publish(0, true)
+	l.addSegment(s)
+	return nil
+}
+
+// checkpoint writes down what could be derived from the log again: the indexes
+// of the active segment, the producers as of now, the leader epochs. Committer only.
+func (l *Log) checkpoint() error {
+	fs, s := l.dir.fs, l.active()
+	if s == nil {
+		return nil
+	}
+	s.writer.addTime()
+	s.publish(s.size.Load(), true)
+	if err := s.writeIndexes(fs, s.index.Load()); err != nil {
+		return err
+	}
+	if err := l.writeSnapshot(); err != nil {
+		return err
+	}
+	if e := *l.epochs.Load(); len(e) != l.w.epochs {
+		if err := vfs.WriteFileAtomic(fs, filepath.Join(l.path, epochsFile), e.encode()); err != nil {
+			return err
+		}
+		l.w.epochs = len(e)
+	}
+	l.w.changed = false
+	return nil
+}
+
+// close writes the checkpoint of a log that has changed since the last one. It
+// runs when the committer has ended.
+func (l *Log) close() error {
+	l.mu.Lock()
+	gone := l.gone
+	l.mu.Unlock()
+	if !l.w.changed || gone == ErrDeleted {
+		return nil
+	}
+	return l.checkpoint()
+}
+
+func (l *Log) snapshotName(offset int64) string {
+	return filepath.Join(l.path, fmt.Sprintf("%020d.snapshot", offset))
+}
+
+func (l *Log) writeSnapshot() error {
+	if n := len(l.w.snapshots); n > 0 && l.w.snapshots[n-1] == l.w.next {
+		return nil
+	}
+	if err := overwrite(l.dir.fs, l.snapshotName(l.w.next), l.w.producers.Encode()); err != nil {
+		return err
+	}
+	l.w.snapshots = append(l.w.snapshots, l.w.next)
+	for len(l.w.snapshots) > keptSnapshots {
+		if err := l.dir.fs.Remove(l.snapshotName(l.w.snapshots[0])); err != nil {
+			return err
+		}
+		l.w.snapshots = l.w.snapshots[1:]
+	}
+	return nil
+}

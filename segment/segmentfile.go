@@ -1,0 +1,97 @@
+package segment
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"time"
+
+	"github.com/millrace/millrace/segment/batch"
+	"github.com/millrace/millrace/segment/vfs"
+)
+
+// segmentFile is one .log file and its indexes.
+//
+// The committer (and, before it runs, recovery) is the only writer. What
+// readers need is published through the atomics: bytes below size are whole
+// durable batches and never change.
+type segmentFile struct {
+	folder string
+	base   int64
+	size   atomic.Int64            // bytes that readers may see
+	index  atomic.Pointer[indexes] // nil: sealed and not loaded since the directory was opened
+
+	// Of the committer alone, while this is the active segment.
+	writer         indexer
+	firstTimestamp int64         // of the first batch, -1 when empty
+	jitter         time.Duration // taken off segment.ms
+
+	handle handle
+}
+
+func newSegmentFile(folder string, base int64) *segmentFile {
+	return &segmentFile{folder: folder, base: base, firstTimestamp: -1, writer: newIndexer()}
+}
+
+func (s *segmentFile) name(suffix string) string {
+	return filepath.Join(s.folder, fmt.Sprintf("%020d%s", s.base, suffix))
+}
+
+// publish lets readers see the first size bytes.
+func (s *segmentFile) publish(size int64, indexed bool) {
+	if indexed || s.index.Load() == nil {
+		x := s.writer.indexes
+		s.index.Store(&x)
+	}
+	s.size.Store(size)
+}
+
+// note indexes a batch that is (about to be) written at position.
+func (s *segmentFile) note(h batch.Header, position int64, interval int) (indexed bool) {
+	if s.firstTimestamp < 0 {
+		s.firstTimestamp = h.MaxTimestamp
+	}
+	return s.writer.add(h.LastOffset(), h.MaxTimestamp, position, h.Size(), interval)
+}
+
+// writeIndexes writes both index files. They are not synced: an index that a
+// power cut has damaged is found when it is loaded, and built again.
+func (s *segmentFile) writeIndexes(fs vfs.FS, x *indexes) error {
+	offsets, times := x.encode(s.base)
+	for suffix, data := range map[string][]byte{".index": offsets, ".timeindex": times} {
+		if err := overwrite(fs, s.name(suffix), data); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func overwrite(fs vfs.FS, name string, data []byte) error {
+	f, err := fs.OpenFile(name, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o644)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteAt(data, 0)
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	return err
+}
+
+// readIndexes loads the index files, nil when they are missing or not to be trusted.
+func (s *segmentFile) readIndexes(fs vfs.FS, size int64) *indexes {
+	offsets, err := vfs.ReadFile(fs, s.name(".index"))
+	if err != nil {
+		return nil
+	}
+	times, err := vfs.ReadFile(fs, s.name(".timeindex"))
+	if err != nil {
+		return nil
+	}
+	x, err := decodeIndexes(s.base, size, offsets, times)
+	if err != nil {
+		return nil
+	}
+	return x
+}

@@ -1,0 +1,141 @@
+package segment
+
+import (
+	"github.com/millrace/millrace/segment/batch"
+	"github.com/millrace/millrace/segment/vfs"
+)
+
+// TimedOffset is a record's offset with its timestamp (milliseconds since 1970)
+// and the leader epoch under which it was appended.
+type TimedOffset struct {
+	Offset      int64
+	Timestamp   int64
+	LeaderEpoch int32
+}
+
+// OffsetForTimestamp finds the first record at or behind the log start offset and
+// below limit whose timestamp is at least timestamp. found is false when there
+// is none. Blocks on the disk.
+func (l *Log) OffsetForTimestamp(timestamp, limit int64) (at TimedOffset, found bool, err error) {
+	start := l.LogStartOffset()
+	for _, s := range *l.segments.Load() {
+		if s.base >= limit {
+			break
+		}
+		x, err := l.indexes(s)
+		if err != nil {
+			return at, false, err
+		}
+		if sealed := s != l.active(); sealed && x.maxTimestamp().timestamp < timestamp {
+			continue
+		}
+		from := max(start, x.offsetBefore(timestamp, s.base))
+		at, found, err = l.searchSegment(s, from, func(h batch.Header) bool { return h.MaxTimestamp >= timestamp },
+			func(offset, t int64) bool { return t >= timestamp && offset >= start && offset < limit })
+		if err != nil || found {
+			return at, found, err
+		}
+	}
+	return at, false, nil
+}
+
+// MaxTimestamp finds the record with the largest timestamp, the first of them
+// when several share it. found is false in an empty log. Blocks on the disk.
+func (l *Log) MaxTimestamp() (at TimedOffset, found bool, err error) {
+	var in *segmentFile
+	var entry timeEntry
+	entry.timestamp = -1
+	for _, s := range *l.segments.Load() {
+		x, err := l.indexes(s)
+		if err != nil {
+			return at, false, err
+		}
+		largest := x.maxTimestamp()
+		if s == l.active() {
+			if largest, err = l.largestOf(s, x); err != nil {
+				return at, false, err
+			}
+		}
+		if largest.timestamp > entry.timestamp {
+			in, entry = s, largest
+		}
+	}
+	if in == nil {
+		return at, false, nil
+	}
+	from := in.base
+	if x := in.index.Load(); x != nil {
+		from = x.offsetBefore(entry.timestamp, in.base)
+	}
+	return l.searchSegment(in, from, func(h batch.Header) bool { return h.MaxTimestamp >= entry.timestamp },
+		func(_, t int64) bool { return t >= entry.timestamp })
+}
+
+// largestOf looks behind the last time index entry of the active segment, which
+// may lag behind its records.
+func (l *Log) largestOf(s *segmentFile, x *indexes) (timeEntry, error) {
+	largest := x.maxTimestamp()
+	err := l.walkFrom(s, max(s.base, largest.offset), func(_ vfs.File, w *walker) bool {
+		if h := w.header; h.MaxTimestamp > largest.timestamp {
+			largest = timeEntry{timestamp: h.MaxTimestamp, offset: h.LastOffset()}
+		}
+		return true
+	})
+	return largest, err
+}
+
+// searchSegment finds the first record, in a batch that may hold it, that is wanted.
+func (l *Log) searchSegment(s *segmentFile, from int64, mayHold func(batch.Header) bool, wanted func(offset, timestamp int64) bool) (at TimedOffset, found bool, err error) {
+	var inner error
+	err = l.walkFrom(s, from, func(f vfs.File, w *walker) bool {
+		if !mayHold(w.header) {
+			return true
+		}
+		whole := make([]byte, w.header.Size())
+		if _, inner = f.ReadAt(whole, w.position); inner != nil {
+			return false
+		}
+		if _, inner = batch.Check(whole); inner != nil {
+			inner = &CorruptError{File: f.Name(), Position: w.position, Offset: w.header.BaseOffset, Cause: inner}
+			return false
+		}
+		for r, err := range batch.Records(whole, batch.DefaultMaxDecompressed) {
+			if err != nil {
+				inner = &CorruptError{File: f.Name(), Position: w.position, Offset: w.header.BaseOffset, Cause: err}
+				return false
+			}
+			offset, timestamp := w.header.Offset(&r), w.header.Timestamp(&r)
+			if wanted(offset, timestamp) {
+				at, found = TimedOffset{Offset: offset, Timestamp: timestamp, LeaderEpoch: w.header.PartitionLeaderEpoch}, true
+				return false
+			}
+		}
+		return true
+	})
+	if inner != nil {
+		err = inner
+	}
+	return at, found, err
+}
+
+// walkFrom steps through the batches of a segment from the one that holds offset
+// on, until visit answers false.
+func (l *Log) walkFrom(s *segmentFile, offset int64, visit func(vfs.File, *walker) bool) error {
+	f, err := l.dir.files.acquire(s)
+	if err != nil {
+		return err
+	}
+	defer l.dir.files.release(s)
+	size := s.size.Load()
+	_, position, err := l.seek(s, f, offset, size)
+	if err != nil {
+		return err
+	}
+	walk := walker{file: f, position: position, end: size}
+	for walk.next() {
+		if !visit(f, &walk) {
+			return nil
+		}
+	}
+	return walk.err
+}
