@@ -254,6 +254,9 @@ func (b *Broker) topicDefault(k *Key) (value, bool) {
 		if n, isInt := v.(int64); isInt && s.times != 1 {
 			v = n * s.times
 		}
+		if n, isInt := v.(int64); isInt && k.Name == "retention.ms" {
+			v = max(n, -1) // any negative time means without end
+		}
 		return v, true
 	}
 	if k.noDefault() {
