@@ -62,14 +62,15 @@ def eventually(what, ok, step=lambda: time.sleep(0.05)):
     print("reached:", what, flush=True)
 
 
-def records(first_timestamp):
-    """The shared records as (key, value, headers, timestamp), in order; None is null."""
+def records(first_timestamp, null_headers=True):
+    """The shared records as (key, value, headers, timestamp), in order; None is null. Without null_headers a null
+    value of a header is an empty one, for what was produced by a client that cannot write it."""
     with open(os.environ["RECORDS"], encoding="utf-8") as f:
         for i, r in enumerate(json.load(f)):
             value = _decode(r["value"])
             if r.get("repeat"):
                 value *= r["repeat"]
-            headers = [(k, _decode(v)) for k, v in r.get("headers", [])]
+            headers = [(k, _decode(v if null_headers else v or "")) for k, v in r.get("headers", [])]
             yield _decode(r["key"]), value, headers, first_timestamp + i
 
 
@@ -79,7 +80,7 @@ def _decode(text):
 
 def write_manifest(name, codecs, first_timestamp):
     with open(os.path.join(os.environ["WORK"], f"manifest-{_client}.json"), "w", encoding="utf-8") as f:
-        json.dump({"topic": name, "codecs": codecs, "firstTimestamp": first_timestamp}, f)
+        json.dump({"topic": name, "codecs": codecs, "firstTimestamp": first_timestamp, "nullHeaders": True}, f)
 
 
 def read_all(read):
@@ -89,7 +90,7 @@ def read_all(read):
     for name in files:
         with open(name, encoding="utf-8") as f:
             m = json.load(f)
-        want = list(records(m["firstTimestamp"])) * len(m["codecs"])
+        want = list(records(m["firstTimestamp"], m["nullHeaders"])) * len(m["codecs"])
         got = read(m["topic"], len(want))
         check(len(got) == len(want), f"{m['topic']}: {len(got)} records, want {len(want)}")
         for i, (g, w) in enumerate(zip(got, want)):
