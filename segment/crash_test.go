@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"testing"
 
 	"github.com/millrace/millrace/segment/vfs"
@@ -178,6 +179,67 @@ func TestCrashDuringRecovery(t *testing.T) {
 			if err := h.check(t, first.Replay(m).Crash(uint64(m), 0.5), n); err != nil {
 				t.Fatalf("crash after operation %d, and again after operation %d (%s) of the recovery: %v", n, m, first.Op(m), err)
 			}
+		}
+	}
+}
+
+// What a restart has shown to readers, a power cut behind it must not take away,
+// even if it was never acknowledged.
+func TestRecoveredRecordsSurviveAPowerCut(t *testing.T) {
+	fs := newMem(t)
+	faulty := vfs.NewFaulty(fs)
+	d := openDir(t, faulty)
+	l := d.open(t, "orders", 0, DefaultLogConfig())
+	l.mustAppend(t, makeBatch(t, 1, "acknowledged", 1))
+	var killed *vfs.Mem
+	faulty.Inject(vfs.Fault{Op: vfs.OpSync, Path: "*.log", Nth: 1, Do: func() { killed = fs.Crash(1, 1) }})
+	l.mustAppend(t, makeBatch(t, 1, "written", 1))
+	d.close(t)
+	restarted := openDir(t, killed)
+	if end := restarted.open(t, "orders", 0, DefaultLogConfig()).LogEndOffset(); end != 2 {
+		t.Fatalf("after the kill the log ends at %d: nothing is tested", end)
+	}
+	again := openDir(t, killed.Crash(2, 0))
+	if end := again.open(t, "orders", 0, DefaultLogConfig()).LogEndOffset(); end != 2 {
+		t.Errorf("after the power cut the log ends at %d, readers had seen 2", end)
+	}
+	restarted.close(t)
+	again.close(t)
+}
+
+// A torn tail is cut in the file too: what is left there could be taken for
+// records once new ones are written before it.
+func TestTornTailIsCutAndSaid(t *testing.T) {
+	fs := newMem(t)
+	d := openDir(t, fs)
+	l := d.open(t, "orders", 0, DefaultLogConfig())
+	b := makeBatch(t, 2, "x", 1)
+	for range 3 {
+		l.mustAppend(t, append([]byte(nil), b...))
+	}
+	name, size := l.active().name(".log"), l.SizeBytes()
+	d.close(t)
+	f, err := fs.OpenFile(name, vfs.ReadWrite, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.WriteAt(b[:len(b)-1], size); err != nil {
+		t.Fatal(err)
+	}
+	if err := fs.Remove("data/" + cleanMarker); err != nil {
+		t.Fatal(err)
+	}
+	d = openDir(t, fs)
+	defer d.close(t)
+	if end := d.open(t, "orders", 0, DefaultLogConfig()).LogEndOffset(); end != 6 {
+		t.Errorf("log ends at %d, want 6", end)
+	}
+	if n, _ := f.Size(); n != size {
+		t.Errorf("file has %d bytes, want %d", n, size)
+	}
+	for _, word := range []string{"orders-0", "position=" + fmt.Sprint(size), fmt.Sprintf("bytes=%d", len(b)-1), "logEndOffset=6"} {
+		if !strings.Contains(d.log.String(), word) {
+			t.Errorf("the log does not say %s: %s", word, d.log)
 		}
 	}
 }

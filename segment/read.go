@@ -170,20 +170,34 @@ func (l *Log) indexes(s *segmentFile) (*indexes, error) {
 	return s.index.Load(), nil
 }
 
-// indexesAgree looks whether the last entry points at a batch that ends at the
-// entry's offset: an index that is whole but belongs to other records is found so.
+// indexesAgree looks whether indexes are those of the segment: the last entry
+// points at a batch that ends at the entry's offset, and there are entries
+// where the log is long enough to have some.
 func (l *Log) indexesAgree(s *segmentFile, x *indexes) bool {
-	if len(x.offsets) == 0 {
-		return s.size.Load() <= int64(l.config.Load().IndexIntervalBytes) || len(x.times) > 0
+	size := s.size.Load()
+	if size == 0 {
+		return true
+	}
+	if len(x.times) == 0 {
+		return false // at most a segment without any timestamp is indexed in vain
 	}
 	f, err := l.dir.files.acquire(s)
 	if err != nil {
 		return false
 	}
 	defer l.dir.files.release(s)
-	last := x.offsets[len(x.offsets)-1]
-	h, err := readHeader(f, last.position)
-	return err == nil && h.LastOffset() == last.offset
+	if len(x.offsets) > 0 {
+		last := x.offsets[len(x.offsets)-1]
+		h, err := readHeader(f, last.position)
+		return err == nil && h.LastOffset() == last.offset
+	}
+	walk := walker{file: f, end: size, readAhead: seekWindow}
+	for walk.next() {
+		if walk.position > int64(l.config.Load().IndexIntervalBytes) {
+			return false
+		}
+	}
+	return walk.err == nil
 }
 
 // BytesFrom counts the bytes that Read could give from offset up to limit,
