@@ -146,6 +146,20 @@ func TestCount(t *testing.T) {
 	}
 }
 
+// TestFaultsCountSideBySide checks that the second write is the second, though another fault has taken the first.
+func TestFaultsCountSideBySide(t *testing.T) {
+	fsys := NewFaulty(NewMem(),
+		Fault{Op: OpWrite, Nth: 1, Err: syscall.EIO},
+		Fault{Op: OpWrite, Nth: 2, Err: syscall.ENOSPC},
+		Fault{Op: OpWrite, Nth: 2, Err: syscall.EROFS}) // comes too late
+	f := mustOpen(t, fsys, "a")
+	for i, want := range []error{syscall.EIO, syscall.ENOSPC, nil} {
+		if _, err := f.WriteAt([]byte("x"), 0); !errors.Is(err, want) {
+			t.Errorf("write %d: %v, want %v", i+1, err, want)
+		}
+	}
+}
+
 func TestRenameMatchesEitherName(t *testing.T) {
 	fsys := NewFaulty(NewMem(), Fault{Op: OpRename, Path: "*.final", Err: syscall.EIO})
 	mustOpen(t, fsys, "a")

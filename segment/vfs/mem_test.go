@@ -386,6 +386,24 @@ func TestReplayGivesEveryPrefix(t *testing.T) {
 	}
 }
 
+func TestRemoveAllIsManyOperations(t *testing.T) {
+	m := NewMem()
+	must(t, m.MkdirAll("d/e", 0o755))
+	for _, name := range []string{"d/c", "d/a", "d/e/x", "d/f"} {
+		mustOpen(t, m, name)
+	}
+	m.Record()
+	must(t, m.RemoveAll("d"))
+	var got []string
+	for n := range m.Ops() {
+		got = append(got, m.Op(n+1))
+	}
+	want := []string{"remove d/a", "remove d/c", "remove d/e/x", "remove d/e", "remove d/f", "remove d"}
+	if !slices.Equal(got, want) {
+		t.Errorf("operations %q, want %q", got, want)
+	}
+}
+
 // TestAtomicWriteAtEveryPrefix is the use that Record is made for: whatever the moment and whatever
 // is lost, the file is whole, and it is the new one once that was acknowledged.
 func TestAtomicWriteAtEveryPrefix(t *testing.T) {
