@@ -1,0 +1,79 @@
+package server
+
+import (
+	"context"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// api is one Kafka API as served here: its key, its range of versions and what
+// answers it. Each is declared in the file of its handler and listed in apis.go.
+type api struct {
+	key      int16
+	min, max int16
+
+	// serve answers one request. It runs on the connection's reader, after all
+	// earlier responses of that connection have been written. It may block as long
+	// as the request allows; ctx ends when the connection is closed or a shutdown
+	// runs out of patience. An error closes the connection with a log line.
+	serve func(s *Server, ctx context.Context, c *call, req kmsg.Request) (kmsg.Response, error)
+
+	// keepsBytes says that the handler keeps byte fields of the request after it
+	// has answered. The request is then decoded from a copy of its own.
+	keepsBytes bool
+
+	flexible int16  // first version with a flexible header, set by newRegistry
+	shape    *shape // what a request looks like, set by newRegistry
+}
+
+// call is what a handler knows about the request beside the request.
+type call struct {
+	conn          *conn
+	key, version  int16
+	correlationID int32
+	clientID      string // "" when the client sent none
+	received      time.Time
+}
+
+// clientHost is the address of the client as Kafka shows it in groups: "/127.0.0.1".
+func (c *call) clientHost() string { return "/" + c.conn.remoteHost }
+
+// endpoint is the address under which this client is told to reach this broker:
+// the advertised one, or else the address that this connection reached.
+func (c *call) endpoint() (host string, port int32) {
+	if c.conn.s.opts.AdvertisedHost != "" {
+		return c.conn.s.opts.AdvertisedHost, c.conn.s.opts.AdvertisedPort
+	}
+	return c.conn.localHost, c.conn.localPort
+}
+
+// registry finds an api by its key.
+type registry struct {
+	byKey map[int16]*api
+	list  []*api // in the order of the keys
+}
+
+func newRegistry(list []*api) *registry {
+	r := &registry{byKey: make(map[int16]*api, len(list)), list: list}
+	for _, a := range list {
+		req := kmsg.RequestForKey(a.key)
+		a.flexible = a.max + 1
+		for v := a.max; v >= a.min; v-- {
+			if req.SetVersion(v); req.IsFlexible() {
+				a.flexible = v
+			}
+		}
+		a.shape = shapes[a.key]
+		r.byKey[a.key] = a
+	}
+	return r
+}
+
+// find returns the api that serves a version of a key, nil when none does.
+func (r *registry) find(key, version int16) *api {
+	if a := r.byKey[key]; a != nil && version >= a.min && version <= a.max {
+		return a
+	}
+	return nil
+}

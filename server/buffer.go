@@ -1,0 +1,117 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"math/bits"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/semaphore"
+)
+
+// Buffers come in powers of two between these; a larger one is not pooled.
+const (
+	minBufferBits = 10 // 1 KiB
+	maxBufferBits = 22 // 4 MiB
+)
+
+var bufferPools [maxBufferBits + 1]sync.Pool
+
+// buffer is pooled memory with one owner at a time: whoever holds it either hands
+// it on or releases it.
+type buffer struct {
+	b []byte
+}
+
+// newBuffer returns an empty buffer with room for n bytes.
+func newBuffer(n int) *buffer {
+	class := max(bits.Len(uint(max(n, 1)-1)), minBufferBits)
+	if class > maxBufferBits {
+		return &buffer{b: make([]byte, 0, n)}
+	}
+	if b, _ := bufferPools[class].Get().(*buffer); b != nil {
+		return b
+	}
+	return &buffer{b: make([]byte, 0, 1<<class)}
+}
+
+// bufferSize is the capacity that newBuffer(n) has.
+func bufferSize(n int) int {
+	class := max(bits.Len(uint(max(n, 1)-1)), minBufferBits)
+	if class > maxBufferBits {
+		return n
+	}
+	return 1 << class
+}
+
+// release gives the memory back. Nothing may refer to it any more.
+func (b *buffer) release() {
+	class := bits.Len(uint(cap(b.b))) - 1
+	if class < minBufferBits || class > maxBufferBits {
+		return
+	}
+	b.b = b.b[:0]
+	bufferPools[class].Put(b)
+}
+
+// smallFrameBytes is the size up to which a frame may use the budget's reserve.
+const smallFrameBytes = 64 << 10
+
+// budget bounds the memory of the requests that are being read or worked on.
+// A part of it is kept for small frames, so that heartbeats pass while large
+// produce requests have to wait.
+type budget struct {
+	bytes   int64 // without the reserve
+	main    *semaphore.Weighted
+	reserve *semaphore.Weighted
+	spare   int64
+}
+
+func newBudget(bytes int64) *budget {
+	spare := bytes / 16
+	return &budget{
+		bytes:   bytes - spare,
+		main:    semaphore.NewWeighted(bytes - spare),
+		reserve: semaphore.NewWeighted(spare),
+		spare:   spare,
+	}
+}
+
+// charge is memory taken from a budget.
+type charge struct {
+	from  *semaphore.Weighted
+	bytes int64
+}
+
+// errBudget says that memory for a request did not become free in time.
+var errBudget = errors.New("server: no memory for the request within the deadline")
+
+// take charges n bytes. When there is none left it waits, at most for patience.
+func (b *budget) take(ctx context.Context, n int, patience time.Duration) (charge, error) {
+	want := min(int64(n), b.bytes)
+	if b.main.TryAcquire(want) {
+		return charge{b.main, want}, nil
+	}
+	from := b.main
+	if n <= smallFrameBytes && want <= b.spare {
+		if b.reserve.TryAcquire(want) {
+			return charge{b.reserve, want}, nil
+		}
+		from = b.reserve
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	if err := from.Acquire(ctx, want); err != nil {
+		return charge{}, errBudget
+	}
+	return charge{from, want}, nil
+}
+
+// giveBack ends a charge.
+func (c *charge) giveBack() {
+	if c.from != nil {
+		c.from.Release(c.bytes)
+		*c = charge{}
+	}
+}

@@ -1,0 +1,288 @@
+package server
+
+import (
+	"bufio"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"runtime/debug"
+	"strconv"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// readBufferBytes is what a connection holds while it is idle. Larger frames are
+// read past it, straight into their own memory.
+const readBufferBytes = 2 << 10
+
+// conn is one client connection. Its reader goroutine reads requests one after
+// the other and answers them, but for produce requests, which it hands to the
+// engine and to the pipeline; so it may read the next ones meanwhile.
+type conn struct {
+	s  *Server
+	nc net.Conn
+
+	remoteHost string
+	localHost  string
+	localPort  int32
+
+	ctx    context.Context // ends with the connection
+	cancel context.CancelFunc
+
+	in       *bufio.Reader
+	frames   frameReader
+	clientID string // of the latest request
+	pipe     pipeline
+}
+
+func newConn(s *Server, nc net.Conn) *conn {
+	c := &conn{s: s, nc: nc}
+	c.remoteHost, _ = splitAddress(nc.RemoteAddr())
+	c.localHost, c.localPort = splitAddress(nc.LocalAddr())
+	return c
+}
+
+func splitAddress(a net.Addr) (host string, port int32) {
+	host, text, err := net.SplitHostPort(a.String())
+	if err != nil {
+		return a.String(), 0
+	}
+	n, err := strconv.ParseUint(text, 10, 16)
+	if err != nil {
+		return host, 0
+	}
+	return host, int32(n)
+}
+
+// serve runs the connection to its end, on the reader goroutine.
+func (c *conn) serve() {
+	c.ctx, c.cancel = context.WithCancel(c.s.ctx)
+	c.in = bufio.NewReaderSize(c.nc, readBufferBytes)
+	c.frames = frameReader{
+		src:       c.in,
+		maxBytes:  c.s.opts.RequestMaxBytes,
+		budget:    c.s.requests,
+		patience:  c.s.opts.MemoryTime,
+		chunkTime: c.s.opts.FrameTime,
+		deadline:  c.setReadDeadline,
+	}
+	c.pipe.init(c)
+	if tcp, ok := c.nc.(*net.TCPConn); ok {
+		tcp.SetNoDelay(true) // Go's default, but latency hangs on it
+	}
+	err := c.readRequests()
+	c.farewell(err)
+	c.pipe.close(err)
+	c.cancel()
+	c.nc.Close()
+}
+
+// interrupt makes the reader stop before its next request. What has been read
+// is still answered.
+func (c *conn) interrupt() { c.nc.SetReadDeadline(time.Unix(1, 0)) }
+
+func (c *conn) setReadDeadline(in time.Duration) {
+	c.nc.SetReadDeadline(c.s.opts.Now().Add(in))
+	select {
+	case <-c.s.draining: // interrupt came first
+		c.interrupt()
+	default:
+	}
+}
+
+// readRequests returns why the connection ends.
+func (c *conn) readRequests() error {
+	for {
+		if err := c.awaitFrame(); err != nil {
+			return err
+		}
+		f, err := c.frames.next(c.ctx)
+		if err != nil {
+			return err
+		}
+		c.s.stats.requests.Add(1)
+		if err := c.serveFrame(f); err != nil {
+			return err
+		}
+	}
+}
+
+// errClosing says that the connection ends without anybody's fault.
+var errClosing = errors.New("closing")
+
+// awaitFrame reads the size field of the next frame.
+func (c *conn) awaitFrame() error {
+	for {
+		c.setReadDeadline(c.s.opts.MaxIdle)
+		_, err := c.in.Peek(1)
+		if err == nil {
+			break
+		}
+		switch {
+		case errors.Is(err, os.ErrDeadlineExceeded) && c.s.isDraining():
+			return errClosing
+		case errors.Is(err, os.ErrDeadlineExceeded) && c.pipe.busy():
+			continue // it waits for us
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			return errIdle
+		}
+		return errClosing
+	}
+	c.setReadDeadline(c.s.opts.FrameTime)
+	if _, err := io.ReadFull(c.in, c.frames.size[:]); err != nil {
+		return fmt.Errorf("%w: %w", errHalfFrame, err)
+	}
+	return nil
+}
+
+func (s *Server) isDraining() bool {
+	select {
+	case <-s.draining:
+		return true
+	default:
+		return false
+	}
+}
+
+// serveFrame answers one request. It takes over the frame.
+func (c *conn) serveFrame(f frame) error {
+	h, err := readHeader(f.buf.b)
+	if err != nil {
+		f.release()
+		return err
+	}
+	if c.clientID != string(h.clientID) {
+		c.clientID = string(h.clientID)
+	}
+	a := c.s.registry.find(h.key, h.version)
+	if a == nil {
+		f.release()
+		if h.key == apiVersions.key {
+			if err := c.pipe.drain(); err != nil {
+				return err
+			}
+			return c.respond(h.correlationID, false, unsupportedApiVersions())
+		}
+		return fmt.Errorf("%w: key %d version %d", errUnknownAPI, h.key, h.version)
+	}
+	flexible := h.version >= a.flexible
+	if flexible {
+		if err := h.skipHeaderTags(); err != nil {
+			f.release()
+			return err
+		}
+	}
+	if _, err := a.shape.check(h.body, h.version, flexible); err != nil {
+		f.release()
+		return fmt.Errorf("%w: %s v%d from %q", err, kmsg.NameForKey(h.key), h.version, c.clientID)
+	}
+	cl := call{conn: c, key: h.key, version: h.version, correlationID: h.correlationID, clientID: c.clientID, received: c.s.opts.Now()}
+	if a.key == produce.key {
+		return c.guard(&cl, func() error { return c.s.produce(&cl, h.body, f) })
+	}
+	defer f.release()
+	if err := c.pipe.drain(); err != nil {
+		return err
+	}
+	return c.guard(&cl, func() error { return c.answer(a, &cl, h.body) })
+}
+
+// guard runs a handler and turns its panic into the end of this connection alone.
+func (c *conn) guard(cl *call, handler func() error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			c.s.stats.panics.Add(1)
+			c.s.log.Error("panic in a request handler", "api", kmsg.NameForKey(cl.key), "version", cl.version,
+				"client", c.remoteHost, "client_id", cl.clientID, "panic", p, "stack", string(debug.Stack()))
+			err = errClosing
+		}
+	}()
+	return handler()
+}
+
+// answer decodes a request, has its handler answer it and writes the response.
+func (c *conn) answer(a *api, cl *call, body []byte) error {
+	if a.key == fetch.key {
+		return c.s.fetch(cl, body)
+	}
+	if a.keepsBytes {
+		body = append([]byte(nil), body...)
+	}
+	req := kmsg.RequestForKey(a.key)
+	req.SetVersion(cl.version)
+	if err := req.ReadFrom(body); err != nil {
+		return fmt.Errorf("%w: %s v%d: %w", errMalformed, kmsg.NameForKey(a.key), cl.version, err)
+	}
+	resp, err := a.serve(c.s, c.ctx, cl, req)
+	if err != nil {
+		return fmt.Errorf("%s v%d: %w", kmsg.NameForKey(a.key), cl.version, err)
+	}
+	resp.SetVersion(cl.version)
+	return c.respond(cl.correlationID, resp.IsFlexible() && a.key != apiVersions.key, resp)
+}
+
+// respond writes one response. Only the reader calls it, when the pipeline is empty.
+func (c *conn) respond(correlationID int32, flexible bool, resp kmsg.Response) error {
+	out := newBuffer(1 << 10)
+	defer func() { out.release() }()
+	out.b = beginResponse(out.b, correlationID, flexible)
+	out.b = resp.AppendTo(out.b)
+	return c.write(endResponse(out.b, 0))
+}
+
+// beginResponse appends a response's header, whose size endResponse fills in:
+//
+//	+---------+----------------+- - - - - - - - - - - - - - -+------+
+//	| size    | correlation id | no tagged fields, 0         | body |
+//	| int32   | int32          | flexible versions only      |      |
+//	+---------+----------------+- - - - - - - - - - - - - - -+------+
+func beginResponse(dst []byte, correlationID int32, flexible bool) []byte {
+	dst = append(dst, 0, 0, 0, 0)
+	dst = binary.BigEndian.AppendUint32(dst, uint32(correlationID))
+	if flexible {
+		dst = append(dst, 0)
+	}
+	return dst
+}
+
+// endResponse completes the response that begins at start.
+func endResponse(dst []byte, start int) []byte {
+	binary.BigEndian.PutUint32(dst[start:], uint32(len(dst)-start-4))
+	return dst
+}
+
+// writeChunk is how much a client must take within the write time; a client that
+// is slow but steady is not cut off in the middle of a large response.
+const writeChunk = 1 << 20
+
+func (c *conn) write(b []byte) error {
+	for len(b) > 0 {
+		c.nc.SetWriteDeadline(c.s.opts.Now().Add(c.s.opts.WriteTime))
+		n, err := c.nc.Write(b[:min(len(b), writeChunk)])
+		if err != nil {
+			return fmt.Errorf("write: %w", err)
+		}
+		b = b[n:]
+	}
+	return nil
+}
+
+// farewell logs why a connection ends when that may interest somebody.
+func (c *conn) farewell(err error) {
+	switch {
+	case errors.Is(err, errClosing) || c.s.isDraining():
+		return
+	case errors.Is(err, errIdle):
+		c.s.log.Debug("closed an idle connection", "client", c.remoteHost)
+		return
+	case errors.Is(err, errFrameSize), errors.Is(err, errHeader), errors.Is(err, errUnknownAPI), errors.Is(err, errMalformed), errors.Is(err, errTooDetailed):
+		c.s.stats.malformed.Add(1)
+	}
+	c.s.warn.warn("closed a connection", slog.Any("reason", err), slog.String("client", c.remoteHost), slog.String("client_id", c.clientID))
+}

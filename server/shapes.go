@@ -1,0 +1,36 @@
+package server
+
+// shapes is what the body of each request looks like, by its key; the notation is
+// explained in shape.go. A test compares it with what kmsg encodes.
+var shapes = map[int16]*shape{
+	0:  parseShape("s@3- 2 4 [ s@-12 u@13- [ 4 b ] ]"),
+	1:  parseShape("4@-14 4 4 4@3- 1@4- 4@7- 4@7- [ s@-12 u@13- [ 4 4@9- 8 4@12- 8@5- 4 { 0 u } { 1 8 } ] ] [ s@-12 u@13- *4 ]@7- s@11- { 0 s } { 1 ( 4 8 ) }"),
+	2:  parseShape("4 1@2- [ s [ 4 4@4- 8 4@-0 ] ] 4@10-"),
+	3:  parseShape("[ u@10- s ] 1@4- 1@8-10 1@8-"),
+	8:  parseShape("s 4@1- s@1- s@7- 8@2-4 [ s@-9 u@10- [ 4 8 8@1-1 4@6- s ] ]"),
+	9:  parseShape("s@-7 [ s *4 ]@-7 [ s s@9- 4@9- [ s@-9 u@10- *4 ] ]@8- 1@7-"),
+	10: parseShape("s@-3 1@1- *s@4-"),
+	11: parseShape("s 4 4@1- s s@5- s [ s b ] s@8-"),
+	12: parseShape("s 4 s s@3-"),
+	13: parseShape("s s@-2 [ s s s@5- ]@3-"),
+	14: parseShape("s 4 s s@3- s@5- s@5- [ s b ]"),
+	15: parseShape("*s 1@3-"),
+	16: parseShape("*s@4- *s@5-"),
+	18: parseShape("s@3- s@3-"),
+	19: parseShape("[ s 4 2 [ 4 *4 ] [ s s ] ] 4 1@1-"),
+	20: parseShape("*s@-5 [ s u ]@6- 4"),
+	21: parseShape("[ s [ 4 8 ] ] 4"),
+	22: parseShape("s 4 8@3- 2@3-"),
+	23: parseShape("4@3- [ s [ 4 4@2- 4 ] ]"),
+	32: parseShape("[ 1 s *s ] 1@1- 1@3-"),
+	33: parseShape("[ 1 s [ s s ] ] 1"),
+	35: parseShape("[ s *4 ]"),
+	37: parseShape("[ s 4 [ *4 ] ] 4 1"),
+	42: parseShape("*s"),
+	44: parseShape("[ 1 s [ s 1 s ] ] 1"),
+	47: parseShape("s [ s [ 4 ] ]"),
+	60: parseShape("1 1@1- 1@2-"),
+	61: parseShape("[ s *4 ]"),
+	74: parseShape("*1@1-"),
+	75: parseShape("[ s ] 4 ?( s 4 )"),
+}
