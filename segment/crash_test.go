@@ -187,12 +187,13 @@ func TestCrashDuringRecovery(t *testing.T) {
 // even if it was never acknowledged.
 func TestRecoveredRecordsSurviveAPowerCut(t *testing.T) {
 	fs := newMem(t)
+	fs.Record()
 	faulty := vfs.NewFaulty(fs)
 	d := openDir(t, faulty)
 	l := d.open(t, "orders", 0, DefaultLogConfig())
 	l.mustAppend(t, makeBatch(t, 1, "acknowledged", 1))
 	var killed *vfs.Mem
-	faulty.Inject(vfs.Fault{Op: vfs.OpSync, Path: "*.log", Nth: 1, Do: func() { killed = fs.Crash(1, 1) }})
+	faulty.Inject(vfs.Fault{Op: vfs.OpSync, Path: "*.log", Nth: 1, Do: func() { killed = fs.Replay(fs.Ops()) }})
 	l.mustAppend(t, makeBatch(t, 1, "written", 1))
 	d.close(t)
 	restarted := openDir(t, killed)

@@ -1,0 +1,202 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/millrace/millrace/engine/catalog"
+	"github.com/millrace/millrace/engine/config"
+	"github.com/millrace/millrace/segment"
+	"github.com/millrace/millrace/segment/producer"
+)
+
+// Partition is one partition that this node leads. All methods may be called
+// concurrently.
+type Partition struct {
+	topicID    catalog.TopicID
+	topic      string
+	index      int32
+	name       string // TOPIC-INDEX
+	internal   bool   // clients may not write
+	now        func() time.Time
+	log        *segment.Log
+	replicator Replicator
+
+	config        atomic.Pointer[config.Topic]
+	epoch         atomic.Int32
+	highWatermark atomic.Int64
+	inSync        atomic.Int32
+	gone          atomic.Bool
+	watchers      watchers
+}
+
+// Replicator decides when what is durable here counts as committed.
+type Replicator interface {
+	// Appended says that p is durable up to logEndOffset on this node. It is called
+	// on the committer's goroutine and must not block.
+	Appended(p *Partition, logEndOffset int64)
+}
+
+// Solo is the replicator of a node that is alone: durable here is committed.
+type Solo struct{}
+
+// Appended moves the high watermark to the log's end.
+func (Solo) Appended(p *Partition, logEndOffset int64) { p.AdvanceHighWatermark(logEndOffset) }
+
+// Topic is the topic's name.
+func (p *Partition) Topic() string { return p.topic }
+
+// TopicID is the topic's id.
+func (p *Partition) TopicID() catalog.TopicID { return p.topicID }
+
+// Index is the partition's number within its topic.
+func (p *Partition) Index() int32 { return p.index }
+
+// Config is the topic's configuration in force.
+func (p *Partition) Config() *config.Topic { return p.config.Load() }
+
+// LeaderEpoch is the epoch under which this node leads the partition.
+func (p *Partition) LeaderEpoch() int32 { return p.epoch.Load() }
+
+// LogStartOffset is the first offset that can be read.
+func (p *Partition) LogStartOffset() int64 { return p.log.LogStartOffset() }
+
+// LogEndOffset is the offset that follows the last durable record.
+func (p *Partition) LogEndOffset() int64 { return p.log.LogEndOffset() }
+
+// HighWatermark is the end of what consumers may read.
+func (p *Partition) HighWatermark() int64 { return p.highWatermark.Load() }
+
+// LastStableOffset is the end of what a read-committed consumer may read: the
+// high watermark, as there are no transactions.
+func (p *Partition) LastStableOffset() int64 { return p.HighWatermark() }
+
+// SizeBytes is the length of the partition's log.
+func (p *Partition) SizeBytes() int64 { return p.log.SizeBytes() }
+
+// Gone tells whether the partition has been deleted; it wakes its watchers when
+// that happens.
+func (p *Partition) Gone() bool { return p.gone.Load() }
+
+// AdvanceHighWatermark moves the high watermark up and wakes who waits for that.
+func (p *Partition) AdvanceHighWatermark(offset int64) {
+	for {
+		old := p.highWatermark.Load()
+		if offset <= old {
+			return
+		}
+		if p.highWatermark.CompareAndSwap(old, offset) {
+			p.watchers.wake()
+			return
+		}
+	}
+}
+
+// Watch has w woken whenever the high watermark moves or the partition goes.
+func (p *Partition) Watch(w *Waiter) { p.watchers.add(w) }
+
+// Unwatch ends Watch.
+func (p *Partition) Unwatch(w *Waiter) { p.watchers.remove(w) }
+
+// CheckLeaderEpoch compares the epoch that a client believes to be current with
+// the one that is; -1 means that the client does not know.
+func (p *Partition) CheckLeaderEpoch(epoch int32) error {
+	switch current := p.LeaderEpoch(); {
+	case epoch < 0 || epoch == current:
+		return nil
+	case epoch < current:
+		return fmt.Errorf("%w: %d, current is %d", ErrFencedLeaderEpoch, epoch, current)
+	default:
+		return fmt.Errorf("%w: %d, current is %d", ErrUnknownLeaderEpoch, epoch, current)
+	}
+}
+
+// Read appends to dst the whole batches from the one that holds offset from, up
+// to the high watermark and as long as they fit in maxBytes; with oneAtLeast
+// the first one comes whatever its size. At the high watermark nothing is
+// appended. ErrOffsetOutOfRange below the log start offset or above the high
+// watermark; a *segment.CorruptError for damaged records. Blocks on the disk.
+func (p *Partition) Read(dst []byte, from int64, maxBytes int, oneAtLeast bool) ([]byte, error) {
+	end := p.HighWatermark()
+	if from > end {
+		return dst, fmt.Errorf("%w: %d, high watermark is %d", ErrOffsetOutOfRange, from, end)
+	}
+	dst, err := p.log.Read(dst, from, end, maxBytes, oneAtLeast)
+	return dst, p.explain(err)
+}
+
+// explain puts an error of the log into the engine's words.
+func (p *Partition) explain(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case p.Gone():
+		return fmt.Errorf("%w: %w", ErrUnknownPartition, err)
+	case errors.Is(err, segment.ErrOffsetOutOfRange):
+		return fmt.Errorf("%w: %w", ErrOffsetOutOfRange, err)
+	}
+	return err
+}
+
+// AvailableBytes is how much Read could give from offset on, without a limit. It
+// may read a few headers.
+func (p *Partition) AvailableBytes(offset int64) (int64, error) {
+	n, err := p.log.BytesFrom(offset, p.HighWatermark())
+	return n, p.explain(err)
+}
+
+// OffsetForTimestamp finds the first record whose timestamp is at least
+// timestamp (milliseconds since 1970). Blocks on the disk.
+func (p *Partition) OffsetForTimestamp(timestamp int64) (segment.TimedOffset, bool, error) {
+	at, found, err := p.log.OffsetForTimestamp(timestamp, p.HighWatermark())
+	return at, found, p.explain(err)
+}
+
+// MaxTimestamp finds the record with the largest timestamp. Blocks on the disk.
+func (p *Partition) MaxTimestamp() (segment.TimedOffset, bool, error) {
+	at, found, err := p.log.MaxTimestamp()
+	return at, found, p.explain(err)
+}
+
+// EndOffsetForEpoch answers OffsetForLeaderEpoch: the largest epoch at or below
+// the one asked for, and where it ended; (-1, -1) when there is none.
+func (p *Partition) EndOffsetForEpoch(epoch int32) (foundEpoch int32, endOffset int64) {
+	if epoch == p.LeaderEpoch() {
+		return epoch, p.LogEndOffset()
+	}
+	return p.log.EndOffsetForEpoch(epoch)
+}
+
+// EpochAt is the leader epoch under which the record at offset was appended;
+// behind the end it is the current one.
+func (p *Partition) EpochAt(offset int64) int32 {
+	if epoch := p.log.EpochAt(offset); epoch >= 0 {
+		return epoch
+	}
+	return p.LeaderEpoch()
+}
+
+// DeleteRecordsBefore moves the log start offset up to offset, -1 meaning the
+// high watermark, and returns the new one when it is durable. ErrOffsetOutOfRange
+// above the high watermark, ErrPolicyViolation on a topic that is only
+// compacted.
+func (p *Partition) DeleteRecordsBefore(ctx context.Context, offset int64) (int64, error) {
+	if offset == -1 {
+		offset = p.HighWatermark()
+	}
+	if offset < 0 || offset > p.HighWatermark() {
+		return 0, fmt.Errorf("%w: %d, high watermark is %d", ErrOffsetOutOfRange, offset, p.HighWatermark())
+	}
+	if err := p.log.DeleteRecordsBefore(ctx, offset); err != nil {
+		return 0, p.explain(err)
+	}
+	return p.LogStartOffset(), nil
+}
+
+// Producers lists the idempotent producers that the partition remembers.
+func (p *Partition) Producers(ctx context.Context) ([]producer.Info, error) {
+	return p.log.Producers(ctx)
+}

@@ -1,0 +1,120 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/millrace/millrace/engine/config"
+	"github.com/millrace/millrace/segment"
+	"github.com/millrace/millrace/segment/batch"
+)
+
+// Produce is what a client wants appended to one partition.
+type Produce struct {
+	// Records is one record batch. It belongs to the partition until done is called.
+	Records []byte
+	// Acks is -1 (all in-sync replicas), 1 (this one) or 0 (nobody waits).
+	Acks int16
+	// RequestVersion is that of the client's produce request; old ones may not use zstd.
+	RequestVersion int16
+}
+
+// ProduceResult is what has become of a Produce.
+type ProduceResult struct {
+	BaseOffset     int64
+	LogAppendTime  int64 // milliseconds since 1970; -1 unless the topic stamps records
+	LogStartOffset int64
+	// Err is nil when the records are durable. Otherwise none was appended: an error of
+	// this package, of batch.Admit, or of segment.Result.
+	Err error
+}
+
+// Produce appends a batch from a client. done is called exactly once, perhaps
+// before Produce returns and else on the committer's goroutine; it must not
+// block. Produce itself blocks only while the partition's queue is full, at
+// most until ctx ends.
+func (p *Partition) Produce(ctx context.Context, request Produce, done func(ProduceResult)) {
+	fail := func(err error) {
+		done(ProduceResult{BaseOffset: -1, LogAppendTime: -1, LogStartOffset: -1, Err: err})
+	}
+	cfg := p.config.Load()
+	if err := p.mayProduce(cfg, request.Acks); err != nil {
+		fail(err)
+		return
+	}
+	admitted, err := batch.Admit(request.Records, p.rules(cfg, request.RequestVersion))
+	if err != nil {
+		fail(err)
+		return
+	}
+	if admitted.Header.IsTransactional() {
+		fail(ErrTransactional)
+		return
+	}
+	appendTime := int64(-1)
+	if admitted.Header.LogAppendTime() {
+		appendTime = admitted.Header.MaxTimestamp
+	}
+	err = p.append(ctx, admitted.Batch, func(r segment.Result) {
+		if r.Err != nil {
+			fail(p.explain(r.Err))
+			return
+		}
+		if r.Duplicate && appendTime >= 0 {
+			appendTime = r.Timestamp
+		}
+		done(ProduceResult{BaseOffset: r.BaseOffset, LogAppendTime: appendTime, LogStartOffset: p.LogStartOffset()})
+	})
+	if err != nil {
+		fail(p.explain(err))
+	}
+}
+
+func (p *Partition) mayProduce(cfg *config.Topic, acks int16) error {
+	if p.Gone() {
+		return ErrUnknownPartition
+	}
+	if p.internal {
+		return fmt.Errorf("%w: %s", ErrInternalTopic, p.topic)
+	}
+	if inSync := p.inSync.Load(); acks == -1 && inSync < int32(cfg.MinInsyncReplicas) {
+		return fmt.Errorf("%w: %d of at least %d", ErrNotEnoughReplicas, inSync, cfg.MinInsyncReplicas)
+	}
+	return nil
+}
+
+func (p *Partition) rules(cfg *config.Topic, requestVersion int16) batch.Rules {
+	return batch.Rules{
+		TopicPartition:       p.name,
+		RequestVersion:       requestVersion,
+		Compression:          compression(cfg),
+		LogAppendTime:        cfg.MessageTimestampType == "LogAppendTime",
+		NowMs:                p.now().UnixMilli(),
+		TimestampBeforeMaxMs: cfg.TimestampBeforeMaxMs,
+		TimestampAfterMaxMs:  cfg.TimestampAfterMaxMs,
+		MaxMessageBytes:      cfg.MaxMessageBytes,
+		SegmentBytes:         cfg.SegmentBytes,
+		Compacted:            cfg.CleanupCompact,
+	}
+}
+
+func compression(cfg *config.Topic) batch.Compression {
+	c, err := batch.ParseCompression(cfg.CompressionType)
+	if err != nil {
+		return batch.Compression{Codec: batch.Producer} // the config's validator knows the same names
+	}
+	switch c.Codec {
+	case batch.Gzip:
+		c.Level = cfg.CompressionGzipLevel
+	case batch.LZ4:
+		c.Level = cfg.CompressionLz4Level
+	case batch.Zstd:
+		c.Level = cfg.CompressionZstdLevel
+	}
+	return c
+}
+
+// append queues a whole batch. When it returns nil, done is called exactly once.
+func (p *Partition) append(ctx context.Context, b []byte, done func(segment.Result)) error {
+	return p.log.Append(ctx, &segment.Append{Batches: b, LeaderEpoch: p.LeaderEpoch(), Done: done})
+}
