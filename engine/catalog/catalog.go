@@ -7,8 +7,6 @@ import (
 	"log/slog"
 	"sync"
 	"sync/atomic"
-
-	"github.com/dgraph-io/badger/v4"
 )
 
 // Options say where a catalog lives.
@@ -22,7 +20,7 @@ type Options struct {
 // Catalog drives the state machine on one node and keeps its state in Badger.
 type Catalog struct {
 	log   *slog.Logger
-	store *store
+	store storage
 	image atomic.Pointer[Image]
 
 	proposals chan proposal // to the writer; unbuffered, so a proposer waits with its own deadline
@@ -33,6 +31,13 @@ type Catalog struct {
 
 	subscribersMu sync.Mutex // guards subscribers; never held across a call
 	subscribers   []*subscriber
+}
+
+// storage keeps images on the disk. Only the writer calls it, one call at a time.
+type storage interface {
+	save(old, img *Image) error // durable before it returns; ErrTooLarge means that nothing was written
+	tidy()                      // housekeeping after a change, mostly nothing
+	close() error
 }
 
 type subscriber struct{ fn func(old, new *Image) }
@@ -57,14 +62,7 @@ func Open(opts Options) (*Catalog, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Catalog{
-		log:       opts.Logger,
-		store:     st,
-		proposals: make(chan proposal),
-		stop:      make(chan struct{}),
-		done:      make(chan struct{}),
-	}
-	c.image.Store(img)
+	c := newCatalog(st, img, opts.Logger)
 	if opts.ClusterID != "" && img.ClusterID() == "" {
 		if _, err := c.execute(SetCluster{ClusterID: opts.ClusterID}); err != nil {
 			return nil, errors.Join(err, st.close())
@@ -75,6 +73,18 @@ func Open(opts Options) (*Catalog, error) {
 	}
 	go c.write()
 	return c, nil
+}
+
+func newCatalog(st storage, img *Image, log *slog.Logger) *Catalog {
+	c := &Catalog{
+		log:       log,
+		store:     st,
+		proposals: make(chan proposal),
+		stop:      make(chan struct{}),
+		done:      make(chan struct{}),
+	}
+	c.image.Store(img)
+	return c
 }
 
 // Image returns the current state. Hold one image for the length of a request.
@@ -162,8 +172,8 @@ func (c *Catalog) execute(cmd Command) (Result, error) {
 		return res, err
 	}
 	if err := c.store.save(old, res.Image); err != nil {
-		if errors.Is(err, badger.ErrTxnTooBig) {
-			return Result{}, ErrTooLarge
+		if errors.Is(err, ErrTooLarge) {
+			return Result{}, err
 		}
 		c.failed = err
 		c.log.Error("catalog refuses changes from now on", "error", err)

@@ -93,24 +93,37 @@ func (st *store) load() (*Image, error) {
 	return l.Image, nil
 }
 
-// save writes what changed between two images in one synced transaction.
+// save writes what changed between two images in one synced transaction. When
+// it returns ErrTooLarge nothing was written; after any other error that is not known.
 func (st *store) save(old, img *Image) error {
-	err := st.db.Update(func(txn *badger.Txn) error {
-		if err := txn.Set(keyState, encodeState(img)); err != nil {
-			return err
-		}
-		for _, e := range img.events {
-			if err := saveEvent(txn, old, img, e); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
+	txn := st.db.NewTransaction(true)
+	defer txn.Discard()
+	if err := gather(txn, old, img); err != nil {
+		return fmt.Errorf("%w: %.200s", ErrTooLarge, err) // Badger's error may hold the value
+	}
+	err := txn.Commit()
+	if errors.Is(err, badger.ErrTxnTooBig) {
+		return ErrTooLarge
+	}
 	if err != nil {
 		return fmt.Errorf("catalog: write: %w", err)
 	}
 	if err := st.syncDir(); err != nil {
 		return fmt.Errorf("catalog: sync directory: %w", err)
+	}
+	return nil
+}
+
+// gather puts what changed between two images into a transaction. It fails only
+// when a value, or all together, is larger than Badger takes.
+func gather(txn *badger.Txn, old, img *Image) error {
+	if err := txn.Set(keyState, encodeState(img)); err != nil {
+		return err
+	}
+	for _, e := range img.events {
+		if err := saveEvent(txn, old, img, e); err != nil {
+			return err
+		}
 	}
 	return nil
 }
