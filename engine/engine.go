@@ -18,6 +18,7 @@ import (
 
 	"github.com/millrace/millrace/engine/catalog"
 	"github.com/millrace/millrace/engine/config"
+	"github.com/millrace/millrace/engine/coordinator"
 	"github.com/millrace/millrace/segment"
 	"github.com/millrace/millrace/segment/vfs"
 )
@@ -41,6 +42,7 @@ type Engine struct {
 	lock    io.Closer
 	catalog *catalog.Catalog
 	dir     *segment.Dir
+	groups  *coordinator.Coordinator
 	stop    func() // ends the subscription to the catalogue
 	closing sync.Once
 
@@ -121,6 +123,7 @@ func (e *Engine) reconcile() error {
 		}
 	}
 	e.stop = e.catalog.Subscribe(e.follow)
+	e.openGroups()
 	return nil
 }
 
@@ -240,12 +243,6 @@ func logConfig(topic string, cfg *config.Topic) segment.LogConfig {
 	return c
 }
 
-// OffsetsTopic is the internal topic in which consumer groups are kept.
-const OffsetsTopic = "__consumer_offsets"
-
-// IsInternal tells whether a topic is the broker's own.
-func IsInternal(topic string) bool { return topic == OffsetsTopic || topic == "__transaction_state" }
-
 func (e *Engine) dataDir() string { return e.options.Config.LogDirs[0] }
 
 // Partition finds a partition that lives here, nil when there is none.
@@ -306,6 +303,9 @@ func (e *Engine) Close(ctx context.Context) error {
 
 func (e *Engine) closeAll(ctx context.Context) error {
 	var errs []error
+	if e.groups != nil {
+		errs = append(errs, e.groups.Close(ctx))
+	}
 	if e.stop != nil {
 		e.stop()
 	}

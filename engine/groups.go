@@ -1,0 +1,135 @@
+package engine
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/millrace/millrace/engine/catalog"
+	"github.com/millrace/millrace/engine/coordinator"
+	"github.com/millrace/millrace/engine/group"
+	"github.com/millrace/millrace/segment"
+)
+
+// OffsetsTopic is the internal topic in which consumer groups are kept.
+const OffsetsTopic = "__consumer_offsets"
+
+// IsInternal tells whether a topic is the broker's own.
+func IsInternal(topic string) bool { return topic == OffsetsTopic || topic == "__transaction_state" }
+
+// Groups is the coordinator of the consumer groups that are kept on this node.
+func (e *Engine) Groups() *coordinator.Coordinator { return e.groups }
+
+func (e *Engine) openGroups() {
+	cfg := e.Config()
+	groups := group.DefaultConfig()
+	groups.MaxSize = cfg.GroupMaxSize
+	groups.InitialRebalanceDelay = cfg.GroupInitialRebalanceDelay
+	groups.MinSessionTimeout = cfg.GroupMinSessionTimeout
+	groups.MaxSessionTimeout = cfg.GroupMaxSessionTimeout
+	groups.OffsetMetadataMaxBytes = cfg.OffsetMetadataMaxBytes
+	groups.OffsetsRetention = cfg.OffsetsRetention
+	groups.RetentionCheckInterval = cfg.OffsetsRetentionCheck
+	e.groups = coordinator.New(coordinator.Options{
+		Topics: offsetsTopics{e}, Groups: groups, CommitTimeout: cfg.OffsetsCommitTimeout,
+		Now: e.options.Now, NewID: uuid.NewString, Logger: e.log,
+	})
+	e.groups.Open()
+}
+
+// offsetsTopics is the coordinator's door to the catalogue.
+type offsetsTopics struct{ e *Engine }
+
+func (o offsetsTopics) EnsureOffsetsTopic(ctx context.Context) error {
+	e := o.e
+	if e.Image().Topic(OffsetsTopic) != nil {
+		return nil
+	}
+	cfg := e.Config()
+	topic := catalog.NewTopic{
+		Name: OffsetsTopic,
+		ID:   newTopicID(),
+		Configs: map[string]string{
+			"cleanup.policy":   "compact",
+			"compression.type": "producer",
+			"segment.bytes":    strconv.Itoa(cfg.OffsetsTopicSegmentBytes),
+		},
+	}
+	here := []int32{e.NodeID()}
+	for range cfg.OffsetsTopicPartitions {
+		topic.Partitions = append(topic.Partitions, catalog.Partition{Leader: e.NodeID(), Replicas: here, ISR: here})
+	}
+	result, err := e.catalog.Propose(ctx, catalog.CreateTopics{Topics: []catalog.NewTopic{topic}})
+	if err == nil {
+		err = result.Errors[0]
+	}
+	if err != nil && !errors.Is(err, catalog.ErrTopicExists) {
+		return fmt.Errorf("create %s: %w", OffsetsTopic, err)
+	}
+	return nil
+}
+
+func newTopicID() catalog.TopicID {
+	for {
+		var id catalog.TopicID
+		rand.Read(id[:]) // never fails
+		// As in Kafka: an id that begins with a dash looks like a flag, and those below 100 are reserved.
+		if s := id.String(); s[0] != '-' && id != (catalog.TopicID{}) {
+			return id
+		}
+	}
+}
+
+func (o offsetsTopics) OffsetsPartitions() int32 {
+	if topic := o.e.Image().Topic(OffsetsTopic); topic != nil {
+		return int32(len(topic.Partitions))
+	}
+	return 0
+}
+
+func (o offsetsTopics) OffsetsLog(partition int32) coordinator.Log {
+	topic := o.e.Image().Topic(OffsetsTopic)
+	if topic == nil {
+		return nil
+	}
+	if p := o.e.Partition(topic.ID, partition); p != nil {
+		return offsetsLog{p}
+	}
+	return nil
+}
+
+func (o offsetsTopics) TopicID(name string) ([16]byte, bool) {
+	if topic := o.e.Image().Topic(name); topic != nil {
+		return topic.ID, true
+	}
+	return [16]byte{}, false
+}
+
+// offsetsLog is one partition of __consumer_offsets as the coordinator sees it.
+type offsetsLog struct{ *Partition }
+
+func (l offsetsLog) Append(ctx context.Context, b []byte, done func(base, last int64, err error)) error {
+	if limit := min(l.Config().MaxMessageBytes, l.Config().SegmentBytes); len(b) > limit {
+		return fmt.Errorf("%w: %d of at most %d bytes", coordinator.ErrTooLarge, len(b), limit)
+	}
+	return l.append(ctx, b, func(r segment.Result) { done(r.BaseOffset, r.LastOffset, r.Err) })
+}
+
+func (l offsetsLog) Read(from int64, maxBytes int) ([]byte, error) {
+	return l.Partition.Read(nil, from, maxBytes, true)
+}
+
+// deleteTimeout bounds how long the coordinator waits for a log start offset to move.
+const deleteTimeout = 30 * time.Second
+
+func (l offsetsLog) DeleteRecordsBefore(offset int64) error {
+	ctx, cancel := context.WithTimeout(context.Background(), deleteTimeout)
+	defer cancel()
+	_, err := l.Partition.DeleteRecordsBefore(ctx, offset)
+	return err
+}
