@@ -73,11 +73,13 @@ func (s Settings) Properties() (map[string]string, error) {
 			return nil, &ConfigError{fmt.Errorf("--http %q: %w", s.HTTP, err)}
 		}
 	}
-	dir, err := filepath.Abs(props["log.dirs"])
-	if err != nil {
-		return nil, &ConfigError{fmt.Errorf("data directory: %w", err)}
+	if dir := props["log.dirs"]; !strings.Contains(dir, ",") { // a list is refused later, in words about the list
+		abs, err := filepath.Abs(dir)
+		if err != nil {
+			return nil, &ConfigError{fmt.Errorf("data directory: %w", err)}
+		}
+		props["log.dirs"] = abs
 	}
-	props["log.dirs"] = dir
 	return props, nil
 }
 

@@ -1,0 +1,50 @@
+# millrace: "make run" and "make test" need Go and nothing else; "make help" lists the rest.
+
+GO       ?= go
+VERSION  ?= 0.1.0-dev
+DATA     ?= ./data
+LISTEN   ?= 127.0.0.1:9092
+FUZZTIME ?= 10s
+ARGS     ?=
+ROOMS    := cli engine segment server
+
+# The race detector needs a C compiler; without one the tests run without it and say so.
+RACE := $(shell [ "$$($(GO) env CGO_ENABLED)" = 1 ] && command -v $$($(GO) env CC) >/dev/null 2>&1 && echo -race)
+
+.PHONY: help build run test lint interop bench fuzz clean
+
+help: ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-9s %s\n", $$1, $$2}'
+
+build: ## build bin/millrace
+	@mkdir -p bin
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o bin/millrace ./cli/millrace
+
+run: build ## start a durable broker on 127.0.0.1:9092 with its data in ./data (LISTEN=, DATA=, ARGS= change that)
+	@exec bin/millrace serve --data $(DATA) --listen $(LISTEN) $(ARGS)
+
+test: lint ## everything quick: formatting, vet, staticcheck, all tests with the race detector
+	@[ -n "$(RACE)" ] || echo "no C compiler: the race detector is left out"
+	$(GO) test $(RACE) -timeout 10m ./...
+
+lint: ## gofmt, go vet, staticcheck
+	@unformatted=$$(gofmt -l $(ROOMS) testdata); [ -z "$$unformatted" ] || { echo "gofmt would change:"; echo "$$unformatted"; exit 1; }
+	$(GO) vet ./... ./testdata/bench
+	$(GO) tool staticcheck ./... ./testdata/bench
+
+interop: build ## real clients of other makers against bin/millrace
+	testdata/interop/run.sh bin/millrace
+
+bench: build ## millrace and Kafka, with and without fsync, in one table; needs a JDK and Maven (ARGS="-rounds 5 -only sync")
+	$(GO) run ./testdata/bench -millrace bin/millrace $(ARGS)
+
+fuzz: ## every fuzz target for FUZZTIME (10s each)
+	@set -e; for file in $$(grep -rlE '^func Fuzz' --include='*_test.go' $(ROOMS)); do \
+	  for target in $$(sed -nE 's/^func (Fuzz[A-Za-z0-9_]*)\(.*/\1/p' $$file); do \
+	    echo "$$target in ./$$(dirname $$file)"; \
+	    $(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) ./$$(dirname $$file); \
+	  done; \
+	done
+
+clean: ## remove what was built (not ./data)
+	rm -rf bin .cache
