@@ -94,7 +94,7 @@ func (c *Coordinator) EnsureTopic(ctx context.Context) error {
 	}
 	if err := c.opts.Topics.EnsureOffsetsTopic(ctx); err != nil {
 		c.opts.Logger.Warn("could not create the topic of the groups' offsets", "error", err)
-		return fmt.Errorf("%w: %w", ErrNotAvailable, err)
+		return fmt.Errorf("%w: %v", ErrNotAvailable, err)
 	}
 	n := c.opts.Topics.OffsetsPartitions()
 	if n <= 0 {

@@ -19,7 +19,7 @@ func (s *shard) load() {
 	groups, bytes, err := s.read()
 	if err != nil {
 		s.logger().Error("could not load groups; they are refused until a restart", "error", err)
-		s.fail(fmt.Errorf("%w: loading: %w", ErrNotCoordinator, err))
+		s.fail(fmt.Errorf("%w: loading: %v", ErrNotCoordinator, err))
 		return
 	}
 	s.activate(groups, bytes)

@@ -137,7 +137,7 @@ func (s *shard) step(h *hosted, ev group.Event) {
 func check(w group.Write) error {
 	for _, r := range w.Records {
 		if err := r.Check(); err != nil {
-			return fmt.Errorf("%w: %w", ErrUnstorable, err)
+			return fmt.Errorf("%w: %v", ErrUnstorable, err)
 		}
 	}
 	return nil
@@ -182,13 +182,14 @@ func (s *shard) close() {
 	s.wakeWaiting()
 }
 
-// storeError is what a client is told about an append that failed.
-func storeError(err error) error {
+// storeError is what a client is told about an append that failed. The cause is told to the operator alone: it has
+// a meaning of its own in other rooms.
+func storeError(cause error) error {
 	switch {
-	case errors.Is(err, ErrTooLarge):
-		return fmt.Errorf("%w: %w", ErrUnstorable, err)
-	case errors.Is(err, context.DeadlineExceeded):
-		return fmt.Errorf("%w: %w", ErrNotAvailable, err)
+	case errors.Is(cause, ErrTooLarge):
+		return fmt.Errorf("%w: %v", ErrUnstorable, cause)
+	case errors.Is(cause, context.DeadlineExceeded):
+		return fmt.Errorf("%w: %v", ErrNotAvailable, cause)
 	}
-	return fmt.Errorf("%w: %w", ErrNotCoordinator, err)
+	return fmt.Errorf("%w: %v", ErrNotCoordinator, cause)
 }

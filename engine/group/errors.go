@@ -26,12 +26,12 @@ var (
 	ErrGroupIDNotFound = errors.New("group: group id not found")
 	// ErrNonEmptyGroup says that the group cannot be deleted while it has members.
 	ErrNonEmptyGroup = errors.New("group: group is not empty")
+	// ErrPartlyDeleted says that some offsets of a deleted group could not be deleted with it.
+	ErrPartlyDeleted = errors.New("group: not all offsets could be deleted")
 	// ErrSubscribedToTopic says that offsets of a topic cannot be deleted while the group reads it.
 	ErrSubscribedToTopic = errors.New("group: group is subscribed to the topic")
 	// ErrOffsetMetadataTooLarge says that the text kept with an offset exceeds offset.metadata.max.bytes.
 	ErrOffsetMetadataTooLarge = errors.New("group: offset metadata too large")
-	// ErrUnstableOffsets says that offsets of an open transaction stand in the way of a stable answer.
-	ErrUnstableOffsets = errors.New("group: unstable offset commit")
 )
 
 // Reading and writing records of __consumer_offsets.

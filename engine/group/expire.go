@@ -2,9 +2,6 @@ package group
 
 import "time"
 
-// maxExpiredAtOnce bounds the records of one write.
-const maxExpiredAtOnce = 5000
-
 // expireOffsets drops what has outlived its retention, and the group with the last of it if nobody is in it.
 //
 // The time counts from when the group became empty; from the commit for a consumer that assigns its partitions
@@ -37,11 +34,7 @@ func (g *Group) expireOffsets(now time.Time, e *Effects) {
 	if left == 0 && g.state == Empty {
 		records = append(records, Record{Group: g.id})
 	}
-	for len(records) > 0 {
-		n := min(len(records), maxExpiredAtOnce)
-		g.write(e, records[:n:n], unasked{})
-		records = records[n:]
-	}
+	g.writeParts(e, records, unasked{})
 }
 
 func later(a, b time.Time) time.Time {

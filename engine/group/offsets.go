@@ -220,13 +220,16 @@ func (g *Group) delete(ev Delete, e *Effects) {
 	for _, tp := range g.known() {
 		records = append(records, g.tombstone(tp))
 	}
-	g.write(e, append(records, Record{Group: g.id}), deletion{token: ev.Token})
+	g.writeParts(e, append(records, Record{Group: g.id}), deletion{token: ev.Token})
 }
 
 // deletion is the tombstone of a group, after those of its offsets.
 type deletion struct{ token Token }
 
-func (d deletion) written(_ *Group, _ time.Time, err error, e *Effects) {
+func (d deletion) written(g *Group, _ time.Time, err error, e *Effects) {
+	if err == nil && g.state != Dead {
+		err = ErrPartlyDeleted
+	}
 	e.reply(d.token, DeleteResponse{Err: err})
 }
 
@@ -247,8 +250,28 @@ func (g *Group) topicsDeleted(ev TopicsDeleted, e *Effects) {
 			}
 		}
 	}
-	if len(records) > 0 {
-		g.write(e, records, unasked{})
+	g.writeParts(e, records, unasked{})
+}
+
+// writePart is about how many bytes of tombstones make one write: few enough for any log to take.
+const writePart = 128 << 10
+
+// writeParts hands any number of tombstones to the log. The last part ends with the last record, and with then.
+func (g *Group) writeParts(e *Effects, records []Record, then continuation) {
+	for len(records) > 0 {
+		var size int64
+		n := 0
+		for n < len(records) && size < writePart {
+			size += records[n].Size()
+			n++
+		}
+		part := records[:n:n]
+		records = records[n:]
+		if len(records) == 0 {
+			g.write(e, part, then)
+		} else {
+			g.write(e, part, unasked{})
+		}
 	}
 }
 
