@@ -117,7 +117,7 @@ func (l offsetsLog) Append(ctx context.Context, b []byte, done func(base, last i
 	if limit := min(l.Config().MaxMessageBytes, l.Config().SegmentBytes); len(b) > limit {
 		return fmt.Errorf("%w: %d of at most %d bytes", coordinator.ErrTooLarge, len(b), limit)
 	}
-	return l.append(ctx, b, func(r segment.Result) { done(r.BaseOffset, r.LastOffset, r.Err) })
+	return l.append(ctx, b, 0, func(r segment.Result) { done(r.BaseOffset, r.LastOffset, r.Err) })
 }
 
 func (l offsetsLog) Read(from int64, maxBytes int) ([]byte, error) {

@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/millrace/millrace/engine/config"
 	"github.com/millrace/millrace/segment"
@@ -17,6 +18,8 @@ type Produce struct {
 	Acks int16
 	// RequestVersion is that of the client's produce request; old ones may not use zstd.
 	RequestVersion int16
+	// Timeout bounds the wait for room in the partition's queue; 0 leaves that to the context.
+	Timeout time.Duration
 }
 
 // ProduceResult is what has become of a Produce.
@@ -32,7 +35,7 @@ type ProduceResult struct {
 // Produce appends a batch from a client. done is called exactly once, perhaps
 // before Produce returns and else on the committer's goroutine; it must not
 // block. Produce itself blocks only while the partition's queue is full, at
-// most until ctx ends.
+// most for request.Timeout or until ctx ends.
 func (p *Partition) Produce(ctx context.Context, request Produce, done func(ProduceResult)) {
 	fail := func(err error) {
 		done(ProduceResult{BaseOffset: -1, LogAppendTime: -1, LogStartOffset: -1, Err: err})
@@ -55,7 +58,7 @@ func (p *Partition) Produce(ctx context.Context, request Produce, done func(Prod
 	if admitted.Header.LogAppendTime() {
 		appendTime = admitted.Header.MaxTimestamp
 	}
-	err = p.append(ctx, admitted.Batch, func(r segment.Result) {
+	err = p.append(ctx, admitted.Batch, request.Timeout, func(r segment.Result) {
 		if r.Err != nil {
 			fail(p.explain(r.Err))
 			return
@@ -115,6 +118,6 @@ func compression(cfg *config.Topic) batch.Compression {
 }
 
 // append queues a whole batch. When it returns nil, done is called exactly once.
-func (p *Partition) append(ctx context.Context, b []byte, done func(segment.Result)) error {
-	return p.log.Append(ctx, &segment.Append{Batches: b, LeaderEpoch: p.LeaderEpoch(), Done: done})
+func (p *Partition) append(ctx context.Context, b []byte, patience time.Duration, done func(segment.Result)) error {
+	return p.log.Append(ctx, &segment.Append{Batches: b, LeaderEpoch: p.LeaderEpoch(), Patience: patience, Done: done})
 }

@@ -18,6 +18,9 @@ var (
 	// ErrNoSpace says that the disk is full: the append was taken back whole, and
 	// a later one succeeds once there is room.
 	ErrNoSpace = errors.New("segment: no space left in log directory")
+	// ErrQueueFull says that the disk has not kept up: there was no room in the queue
+	// for as long as the append would wait.
+	ErrQueueFull = errors.New("segment: queue full")
 	// ErrTooLarge says that one append is larger than a segment can be.
 	ErrTooLarge = errors.New("segment: append larger than segment.bytes")
 )

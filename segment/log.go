@@ -88,7 +88,9 @@ type Append struct {
 	Batches []byte
 	// LeaderEpoch is the epoch under which the batches are appended.
 	LeaderEpoch int32
-	// Done is called exactly once, by the committer's goroutine. It must not block.
+	// Patience bounds how long Append waits for room in the queues; 0 leaves that to its context.
+	Patience time.Duration
+	// Done is called exactly once, mostly by the committer's goroutine. It must not block.
 	Done func(Result)
 
 	result  Result
@@ -206,15 +208,11 @@ func (l *Log) ExpireProducers(ctx context.Context, now int64, retention time.Dur
 }
 
 // Append queues batches and returns; the queue's order is the log's order. It
-// blocks only while the queues of the log or the directory are full, until ctx
-// ends. When it returns nil, Done has been or will be called; otherwise never.
+// blocks only while the queues of the log or the directory are full, until
+// a.Patience has passed (ErrQueueFull) or ctx ends. When it returns nil, Done
+// has been or will be called; otherwise never.
 func (l *Log) Append(ctx context.Context, a *Append) error {
-	a.charged = min(int64(len(a.Batches)), l.dir.opts.QueueBytes, l.config.Load().QueueBytes)
-	if err := l.queue.Acquire(ctx, a.charged); err != nil {
-		return err
-	}
-	if err := l.dir.queue.Acquire(ctx, a.charged); err != nil {
-		l.queue.Release(a.charged)
+	if err := l.charge(ctx, a); err != nil {
 		return err
 	}
 	l.mu.Lock()
@@ -230,6 +228,30 @@ func (l *Log) Append(ctx context.Context, a *Append) error {
 	}
 	if first {
 		l.dir.schedule(l)
+	}
+	return nil
+}
+
+// charge takes room in both queues for a.
+func (l *Log) charge(ctx context.Context, a *Append) error {
+	a.charged = min(int64(len(a.Batches)), l.dir.opts.QueueBytes, l.config.Load().QueueBytes)
+	if l.queue.TryAcquire(a.charged) {
+		if l.dir.queue.TryAcquire(a.charged) {
+			return nil
+		}
+		l.queue.Release(a.charged)
+	}
+	if a.Patience > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, a.Patience, ErrQueueFull)
+		defer cancel()
+	}
+	if l.queue.Acquire(ctx, a.charged) != nil {
+		return context.Cause(ctx)
+	}
+	if l.dir.queue.Acquire(ctx, a.charged) != nil {
+		l.queue.Release(a.charged)
+		return context.Cause(ctx)
 	}
 	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/millrace/millrace/segment/batch"
 	"github.com/millrace/millrace/segment/vfs"
@@ -160,6 +161,9 @@ func TestAudit4QueueIsBounded(t *testing.T) {
 		if !l.queue.TryAcquire(int64(len(b))) {
 			cancel() // what does not fit waits for its context
 			if err := l.Append(ctx, &Append{Batches: b, Done: func(Result) {}}); !errors.Is(err, context.Canceled) {
+				t.Fatalf("append to a full queue: %v", err)
+			}
+			if err := l.Append(context.Background(), &Append{Batches: b, Patience: time.Nanosecond, Done: func(Result) {}}); !errors.Is(err, ErrQueueFull) {
 				t.Fatalf("append to a full queue: %v", err)
 			}
 			break
