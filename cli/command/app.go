@@ -70,6 +70,7 @@ func newApp(s Streams, b Build) *cli.App {
 		ErrWriter:                 s.Err,
 		ExitErrHandler:            func(*cli.Context, error) {}, // Main decides the exit code
 		Commands: []*cli.Command{
+			serveCommand(e),
 			topicCommand(e),
 			produceCommand(e),
 			consumeCommand(e),

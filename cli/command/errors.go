@@ -109,7 +109,10 @@ func explain(err error) (message string, code int) {
 func plainCause(err error) string {
 	var dns *net.DNSError
 	var kafka *kerr.Error
+	var hungUp *kgo.ErrFirstReadEOF
 	switch {
+	case errors.As(err, &hungUp):
+		return "it closed the connection at once (is it a Kafka broker, without TLS and SASL?)"
 	case errors.As(err, &dns):
 		return fmt.Sprintf("the host name %q cannot be resolved", dns.Name)
 	case errors.Is(err, syscall.ECONNREFUSED):

@@ -1,0 +1,34 @@
+package serve
+
+import (
+	"fmt"
+	"io"
+	"net"
+)
+
+// greet writes the few lines that a person needs after a start. Programs that start millrace read the address from the line
+// that begins with "listening".
+func greet(w io.Writer, version string, at net.Addr, dataDir string) {
+	flag := ""
+	if reach := reachable(at); reach != DefaultListen {
+		flag = " --bootstrap " + reach
+	}
+	fmt.Fprintf(w, `millrace %s: a durable streaming log that speaks the Kafka protocol
+  listening  %s
+  data       %s
+  try        echo 'hello' | millrace produce demo%s
+             millrace consume demo%s
+`, version, at, dataDir, flag, flag)
+}
+
+// reachable returns the address by which a client on this machine gets to a listener.
+func reachable(at net.Addr) string {
+	tcp, ok := at.(*net.TCPAddr)
+	if !ok || !tcp.IP.IsUnspecified() {
+		return at.String()
+	}
+	if tcp.IP.To4() == nil {
+		return net.JoinHostPort("::1", fmt.Sprint(tcp.Port))
+	}
+	return net.JoinHostPort("127.0.0.1", fmt.Sprint(tcp.Port))
+}

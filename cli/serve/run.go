@@ -1,0 +1,222 @@
+package serve
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/millrace/millrace/engine"
+	"github.com/millrace/millrace/engine/config"
+	"github.com/millrace/millrace/segment/vfs"
+	"github.com/millrace/millrace/server"
+)
+
+// ErrUnclean says that requests in flight did not finish within the shutdown timeout. What was acknowledged is safe.
+var ErrUnclean = errors.New("not every request finished within --shutdown-timeout; what was acknowledged is on the disk")
+
+// Run runs the broker until a signal ends it: it parses, builds from the bottom up, plugs, opens, waits, and closes in the
+// reverse order. A nil error is a clean end.
+func Run(s Settings, stdout, stderr io.Writer, version string) error {
+	begun := time.Now()
+	logger, err := newLogger(stderr, s)
+	if err != nil {
+		return err
+	}
+	broker, err := configure(s, logger)
+	if err != nil {
+		return err
+	}
+	dataDir := broker.LogDirs[0]
+	connections := raiseLimits(broker, logger)
+	ctx, stopSignals := untilSignal(logger)
+	defer stopSignals()
+
+	listeners, err := listen(broker.Listeners) // before the data is opened: a port in use should be said at once
+	if err != nil {
+		return err
+	}
+	defer closeAll(listeners)
+	eng, err := engine.Open(ctx, engine.Options{FS: vfs.OS(), Config: broker, Now: time.Now, Logger: logger})
+	if err != nil {
+		return openError(dataDir, err)
+	}
+	srv, err := server.New(eng, serverOptions(broker, connections, logger))
+	if err != nil {
+		return errors.Join(err, closeEngine(eng, s.ShutdownTimeout))
+	}
+	var serving atomic.Bool
+	web, err := openHTTP(s.HTTP, logger, func() error {
+		if !serving.Load() {
+			return errors.New("starting or stopping")
+		}
+		return eng.LogDirs()[0].Err
+	})
+	if err != nil {
+		return errors.Join(err, closeEngine(eng, s.ShutdownTimeout))
+	}
+	doors := open(srv, listeners)
+	serving.Store(true)
+	for _, l := range listeners {
+		logger.Info("listening", "address", l.Addr().String(), "data", dataDir, "version", version, "ready_ms", time.Since(begun).Milliseconds())
+	}
+	greet(stdout, version, listeners[0].Addr(), dataDir)
+
+	failed := doors.wait(ctx)
+
+	serving.Store(false)
+	logger.Info("stopping", "timeout", s.ShutdownTimeout)
+	return errors.Join(failed, shut(srv, doors, web, eng, s.ShutdownTimeout, logger))
+}
+
+// configure turns the settings into the broker's configuration and says what of it has no effect.
+func configure(s Settings, logger *slog.Logger) (*config.Broker, error) {
+	props, err := s.Properties()
+	if err != nil {
+		return nil, err
+	}
+	broker, warnings, err := config.ParseBroker(props)
+	if err != nil {
+		return nil, &ConfigError{err}
+	}
+	for _, w := range warnings {
+		logger.Warn(w.String())
+	}
+	if len(broker.LogDirs) != 1 {
+		return nil, &ConfigError{fmt.Errorf("log.dirs names %d directories; millrace keeps everything in one", len(broker.LogDirs))}
+	}
+	return broker, nil
+}
+
+// raiseLimits lets the process open as many files as the system allows, and returns how many of them clients may have.
+func raiseLimits(broker *config.Broker, logger *slog.Logger) int {
+	files, err := raiseFileLimit()
+	if err != nil {
+		logger.Warn("the limit of open files could not be raised", "error", err, "limit", files)
+	}
+	bound := min(connectionBound(files), broker.MaxConnections)
+	logger.Debug("limits", "open_files", files, "connections", bound)
+	return bound
+}
+
+// listen opens every listener, or none.
+func listen(wanted []config.Listener) ([]net.Listener, error) {
+	var open []net.Listener
+	for _, w := range wanted {
+		address := net.JoinHostPort(w.Host, strconv.Itoa(int(w.Port)))
+		l, err := net.Listen("tcp", address)
+		if err != nil {
+			closeAll(open)
+			return nil, listenError(address, "--listen", err)
+		}
+		open = append(open, l)
+	}
+	if len(open) == 0 {
+		return nil, &ConfigError{errors.New("listeners is empty")}
+	}
+	return open, nil
+}
+
+func closeAll(listeners []net.Listener) {
+	for _, l := range listeners {
+		l.Close() // closed by the server already when all went well
+	}
+}
+
+func serverOptions(broker *config.Broker, connections int, logger *slog.Logger) server.Options {
+	o := server.OptionsFor(broker)
+	o.MaxConnections = connections
+	o.Now, o.Logger = time.Now, logger
+	return o
+}
+
+func openHTTP(address string, logger *slog.Logger, ready func() error) (*httpServer, error) {
+	if address == "" {
+		return nil, nil
+	}
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return nil, listenError(address, "--http", err)
+	}
+	logger.Info("serving health and profiles", "address", l.Addr().String())
+	return startHTTP(l, ready), nil
+}
+
+// doors are the goroutines that accept clients.
+type doors struct {
+	accepting sync.WaitGroup
+	failed    chan error // of the first listener that ended by itself
+}
+
+// open accepts clients on every listener, each in a goroutine that ends when the server is shut down.
+func open(srv *server.Server, listeners []net.Listener) *doors {
+	d := &doors{failed: make(chan error, len(listeners))}
+	for _, l := range listeners {
+		d.accepting.Go(func() {
+			if err := srv.Serve(context.Background(), l); err != nil {
+				d.failed <- fmt.Errorf("listener %s: %w", l.Addr(), err)
+			}
+		})
+	}
+	return d
+}
+
+// wait returns when the broker was told to end (nil), or when a listener failed.
+func (d *doors) wait(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return nil
+	case err := <-d.failed:
+		return err
+	}
+}
+
+// shut closes from the top down: no new clients, requests in flight finish, health last, then the log. The timeout bounds the
+// requests; the log gets as much again to write down what makes the next start quick.
+func shut(srv *server.Server, d *doors, web *httpServer, eng *engine.Engine, timeout time.Duration, logger *slog.Logger) error {
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	var failed error
+	if err := srv.Shutdown(ctx); err != nil {
+		logger.Warn("clients were cut off", "error", err)
+		failed = ErrUnclean
+	}
+	d.accepting.Wait()
+	if web != nil {
+		web.Close(ctx)
+	}
+	failed = errors.Join(failed, closeEngine(eng, timeout))
+	if failed == nil {
+		logger.Info("stopped")
+	}
+	return failed
+}
+
+func closeEngine(eng *engine.Engine, timeout time.Duration) error {
+	ctx, cancel := context.WithTimeout(context.Background(), max(timeout, time.Second))
+	defer cancel()
+	if err := eng.Close(ctx); err != nil {
+		return fmt.Errorf("closing the log: %w", err)
+	}
+	return nil
+}
+
+// openError says why the data could not be opened, and what helps.
+func openError(dir string, err error) error {
+	switch {
+	case errors.Is(err, context.Canceled):
+		return fmt.Errorf("told to end while opening %s", dir)
+	case errors.Is(err, engine.ErrDirectoryInUse):
+		return fmt.Errorf("another process has %s open; end it, or choose another directory with --data", dir)
+	case errors.Is(err, os.ErrPermission):
+		return fmt.Errorf("no permission for the data directory %s: %w", dir, err)
+	}
+	return fmt.Errorf("opening %s: %w", dir, err)
+}
