@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"fmt"
 	"hash/maphash"
+	"iter"
 	"maps"
 	"slices"
 	"sync"
@@ -147,6 +148,19 @@ func (img *Image) Topics() []*Topic {
 		img.sorted = all
 	})
 	return img.sorted
+}
+
+// EachTopic walks all topics in no order, which costs less than sorting them.
+func (img *Image) EachTopic() iter.Seq[*Topic] {
+	return func(yield func(*Topic) bool) {
+		for _, shard := range img.byName {
+			for _, t := range shard {
+				if !yield(t) {
+					return
+				}
+			}
+		}
+	}
 }
 
 // TopicCount is the number of topics.

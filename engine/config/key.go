@@ -93,8 +93,20 @@ func BrokerKeys() []Key { return slices.Clone(brokerKeys) }
 // TopicKeys lists the keys of topics by name.
 func TopicKeys() []Key { return slices.Clone(topicKeys) }
 
-// IsBrokerList, IsTopicList and IsGroupList report whether a key is a list, the
-// only type that values can be appended to and subtracted from.
+// DefaultOf is the default of a topic key, or else of a broker key; "" when it has none.
+func DefaultOf(topic bool, name string) string {
+	set := brokerSet
+	if topic {
+		set = topicSet
+	}
+	if k := set.find(name); k != nil {
+		return k.Default
+	}
+	return ""
+}
+
+// IsBrokerList reports whether a broker key is a list, the only type that values
+// can be appended to and subtracted from.
 func IsBrokerList(name string) bool { return brokerSet.isList(name) }
 
 // IsTopicList reports whether a topic key is a list.

@@ -63,7 +63,7 @@ func checkProperty(name, text string) (warning string, err error) {
 		if err != nil {
 			return "", err
 		}
-		if k.noDefault() && format(v) != "" || !k.noDefault() && format(v) != k.Default {
+		if !isDefault(k, v) {
 			if k.sensitive() {
 				text = "[hidden]"
 			}
@@ -82,7 +82,7 @@ func checkForeign(name, text string) (warning string, err error) {
 	switch {
 	case slices.Contains(removedKeys, name):
 		return "was removed from Kafka and has no effect", nil
-	case slices.Contains(securityKeys, name) || strings.HasPrefix(name, "listener.name."):
+	case slices.Contains(securityKeys, name) || strings.HasPrefix(name, listenerKeys):
 		return "", &RefusedError{Key: name, Value: text, Reason: notBuilt}
 	}
 	for _, prefix := range inertPrefixes {

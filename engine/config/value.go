@@ -45,7 +45,7 @@ func parseAs(t Type, text string) (v value, reason string) {
 		}
 		return n, ""
 	case Double:
-		f, err := strconv.ParseFloat(strings.TrimRight(trimmed, "dDfF"), 64)
+		f, err := strconv.ParseFloat(trimmed, 64)
 		if err != nil {
 			return nil, "Not a number of type " + t.String()
 		}
