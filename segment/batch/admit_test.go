@@ -137,6 +137,17 @@ func admitCases() []admitCase {
 		records: func() []byte { b := plain(); b[len(b)-1] ^= 1; return b }})
 	add(admitCase{name: "just fits", config: map[string]string{"max.message.bytes": fmt.Sprint(len(plain()))}, rules: limit(len(plain())), records: plain})
 
+	add(admitCase{name: "one byte too large", config: map[string]string{"max.message.bytes": fmt.Sprint(len(plain()) - 1)}, rules: limit(len(plain()) - 1),
+		records: plain, want: ErrTooLarge})
+	large := func() []byte {
+		b := NewBuilder(BuilderOptions{LeaderEpoch: -1})
+		b.Append(1, nil, make([]byte, 1<<20), nil)
+		return mustBuild(b)
+	}
+	add(admitCase{name: "larger than a segment", records: large, want: ErrLargerThanSegment,
+		config: map[string]string{"segment.bytes": fmt.Sprint(1 << 20), "max.message.bytes": fmt.Sprint(2 << 20)},
+		rules:  func(r *Rules) { r.SegmentBytes, r.MaxMessageBytes = 1<<20, 2<<20 }})
+
 	// Header.
 	add(admitCase{name: "base offset not 0", records: func() []byte { b := plain(); PutBaseOffset(b, 5); return b }, want: ErrInvalidRecord})
 	header := func(name string, pos int, v int32, want error) {
@@ -192,6 +203,8 @@ func admitCases() []admitCase {
 		{"huge header count", rawRecord(0, 0, -1, -1, math.MaxInt32), false},
 		{"header without a name", rawRecord(0, 0, -1, -1, 1, -1, -1), false},
 		{"no header count", rawRecord(0, 0, -1, -1), false},
+		{"a byte in the body behind the headers", rawRecord(0, 0, -1, -1, 0, 0), false},
+		{"a number of six bytes", append([]byte{20, 0, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 1, 0, 0}, 0), false},
 	}
 	for codec := None; codec <= Zstd; codec++ {
 		for _, m := range malformed {
@@ -252,6 +265,9 @@ func admitCases() []admitCase {
 	flagged := func() []byte { return edited(plain(), func(b []byte) { b[posAttributes+1] |= logAppendTimeFlag }) }
 	add(admitCase{name: "the broker's flag is taken off", records: flagged,
 		stored: func(h Header) bool { return !h.LogAppendTime() && h.MaxTimestamp == 3000 }})
+	add(admitCase{name: "the broker's flag is taken off, its timestamp stays", records: func() []byte {
+		return edited(flagged(), func(b []byte) { i64(b, posMaxTimestamp, 7777) })
+	}, stored: func(h Header) bool { return !h.LogAppendTime() && h.MaxTimestamp == 7777 }})
 	add(admitCase{name: "the broker's flag without a timestamp", records: func() []byte {
 		return edited(flagged(), func(b []byte) { i64(b, posMaxTimestamp, -1); i32(b, posRecordCount, 3) })
 	}, want: ErrInvalidTimestamp, refused: []RecordError{

@@ -121,6 +121,7 @@ func TestSnappyForms(t *testing.T) {
 		{"two xerial streams joined", append(append([]byte{}, xerial...), xerial...), append(append([]byte{}, text...), text...)},
 		{"xerial header alone", xerial[:xerialHeaderSize], []byte{}},
 		{"raw block that announces too much", lies, nil},
+		{"raw block that announces a little too much", []byte{0xff, 0xff, 0x3f, 0}, nil},
 		{"xerial block that announces too much", append(framed, lies...), nil},
 		{"xerial block longer than the stream", append(append([]byte{}, xerial[:xerialHeaderSize]...), 0xff, 0xff, 0xff, 0xff), nil},
 	}

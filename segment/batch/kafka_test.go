@@ -69,7 +69,7 @@ func TestAdmitAgainstKafka(t *testing.T) {
 
 func kafkaCode(err error) int16 {
 	for sentinel, code := range map[error]int16{
-		ErrInvalidRecord: 87, ErrCorrupt: 2, ErrTooLarge: 10, ErrUnsupportedCompression: 76, ErrInvalidTimestamp: 32,
+		ErrInvalidRecord: 87, ErrCorrupt: 2, ErrTooLarge: 10, ErrLargerThanSegment: 18, ErrUnsupportedCompression: 76, ErrInvalidTimestamp: 32,
 		ErrUnknownCodec: -1, ErrDecompression: -1, ErrNotRebuildable: -1,
 	} {
 		if errors.Is(err, sentinel) {

@@ -81,6 +81,9 @@ func TestSnapshotKeepsTheLastBatch(t *testing.T) {
 	if _, err := s.Check(sent(1, 3, 7, 1), true); err != nil {
 		t.Error(err)
 	}
+	if n := s.entries[4].batches; n != 0 {
+		t.Errorf("%d batches of a producer whose epoch has none", n)
+	}
 	if _, err := s.Check(sent(4, 9, 0, 1), true); err != nil {
 		t.Error(err)
 	}
