@@ -1,7 +1,9 @@
 package server
 
 import (
+	"cmp"
 	"context"
+	"slices"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -55,6 +57,7 @@ type registry struct {
 }
 
 func newRegistry(list []*api) *registry {
+	slices.SortFunc(list, func(a, b *api) int { return cmp.Compare(a.key, b.key) })
 	r := &registry{byKey: make(map[int16]*api, len(list)), list: list}
 	for _, a := range list {
 		req := kmsg.RequestForKey(a.key)

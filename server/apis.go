@@ -4,6 +4,28 @@ package server
 // answers with this list.
 func apis() []*api {
 	return []*api{
+		&produce,
+		&fetch,
+		&listOffsets,
+		&metadata,
+		&offsetCommit,
+		&offsetFetch,
+		&findCoordinator,
+		&joinGroup,
+		&heartbeat,
+		&leaveGroup,
+		&syncGroup,
+		&describeGroups,
+		&listGroups,
 		&apiVersions,
+		&deleteRecords,
+		&initProducerID,
+		&offsetForLeaderEpoch,
+		&describeLogDirs,
+		&deleteGroups,
+		&offsetDelete,
+		&describeCluster,
+		&describeProducers,
+		&describeTopicPartitions,
 	}
 }

@@ -108,6 +108,16 @@ func (b *budget) take(ctx context.Context, n int, patience time.Duration) (charg
 	return charge{from, want}, nil
 }
 
+// has tells whether n bytes can be had without waiting.
+func (b *budget) has(n int) bool {
+	want := min(int64(n), b.bytes)
+	if !b.main.TryAcquire(want) {
+		return false
+	}
+	b.main.Release(want)
+	return true
+}
+
 // giveBack ends a charge.
 func (c *charge) giveBack() {
 	if c.from != nil {

@@ -39,6 +39,7 @@ type conn struct {
 	frames   frameReader
 	clientID string // of the latest request
 	pipe     pipeline
+	fetching fetchState
 }
 
 func newConn(s *Server, nc net.Conn) *conn {
@@ -269,6 +270,36 @@ func (c *conn) write(b []byte) error {
 			return fmt.Errorf("write: %w", err)
 		}
 		b = b[n:]
+	}
+	return nil
+}
+
+// writePieces writes several pieces as one, without copying them together. It
+// uses up the slice.
+func (c *conn) writePieces(pieces net.Buffers) error {
+	for len(pieces) > 0 {
+		n, size := 0, 0
+		for n < len(pieces) && size < writeChunk {
+			size += len(pieces[n])
+			n++
+		}
+		now := pieces[:n:n]
+		pieces = pieces[n:]
+		if size > 2*writeChunk { // its last piece is large
+			large := now[n-1]
+			now = now[:n-1]
+			if err := c.writePieces(now); err != nil {
+				return err
+			}
+			if err := c.write(large); err != nil {
+				return err
+			}
+			continue
+		}
+		c.nc.SetWriteDeadline(c.s.opts.Now().Add(c.s.opts.WriteTime))
+		if _, err := now.WriteTo(c.nc); err != nil {
+			return fmt.Errorf("write: %w", err)
+		}
 	}
 	return nil
 }

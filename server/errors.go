@@ -6,6 +6,8 @@ import (
 
 	"github.com/millrace/millrace/engine"
 	"github.com/millrace/millrace/engine/catalog"
+	"github.com/millrace/millrace/engine/coordinator"
+	"github.com/millrace/millrace/engine/group"
 	"github.com/millrace/millrace/segment"
 	"github.com/millrace/millrace/segment/batch"
 	"github.com/millrace/millrace/segment/producer"
@@ -25,6 +27,26 @@ var errorCodes = []struct {
 	{errNotHere, codeNotLeaderOrFollower},
 	{errTimedOut, codeRequestTimedOut},
 
+	{group.ErrUnknownMemberID, codeUnknownMemberID},
+	{group.ErrMemberIDRequired, codeMemberIDRequired},
+	{group.ErrFencedInstanceID, codeFencedInstanceID},
+	{group.ErrIllegalGeneration, codeIllegalGeneration},
+	{group.ErrRebalanceInProgress, codeRebalanceInProgress},
+	{group.ErrInconsistentProtocol, codeInconsistentGroupProtocol},
+	{group.ErrInvalidSessionTimeout, codeInvalidSessionTimeout},
+	{group.ErrGroupMaxSizeReached, codeGroupMaxSizeReached},
+	{group.ErrInvalidGroupID, codeInvalidGroupID},
+	{group.ErrGroupIDNotFound, codeGroupIDNotFound},
+	{group.ErrNonEmptyGroup, codeNonEmptyGroup},
+	{group.ErrPartlyDeleted, codeCoordinatorNotAvailable},
+	{group.ErrSubscribedToTopic, codeGroupSubscribedToTopic},
+	{group.ErrOffsetMetadataTooLarge, codeOffsetMetadataTooLarge},
+
+	{coordinator.ErrLoading, codeCoordinatorLoadInProgress},
+	{coordinator.ErrNotAvailable, codeCoordinatorNotAvailable},
+	{coordinator.ErrNotCoordinator, codeNotCoordinator},
+	{coordinator.ErrUnstorable, codeUnknownServerError},
+
 	{engine.ErrUnknownPartition, codeUnknownTopicOrPartition},
 	{engine.ErrNotEnoughReplicas, codeNotEnoughReplicas},
 	{engine.ErrInternalTopic, codeInvalidTopicException},
@@ -34,6 +56,18 @@ var errorCodes = []struct {
 	{engine.ErrFencedLeaderEpoch, codeFencedLeaderEpoch},
 	{engine.ErrUnknownLeaderEpoch, codeUnknownLeaderEpoch},
 	{engine.ErrPolicyViolation, codePolicyViolation},
+
+	{engine.ErrInvalidTopicName, codeInvalidTopicException},
+	{engine.ErrTopicExists, codeTopicAlreadyExists},
+	{engine.ErrUnknownTopic, codeUnknownTopicOrPartition},
+	{engine.ErrUnknownTopicID, codeUnknownTopicID},
+	{engine.ErrInvalidPartitions, codeInvalidPartitions},
+	{engine.ErrInvalidReplicationFactor, codeInvalidReplicationFactor},
+	{engine.ErrInvalidAssignment, codeInvalidReplicaAssignment},
+	{engine.ErrInvalidConfig, codeInvalidConfig},
+	{engine.ErrInvalidRequest, codeInvalidRequest},
+	{engine.ErrTooMuchAtOnce, codePolicyViolation},
+	{engine.ErrDeletionDisabled, codeTopicDeletionDisabled},
 
 	{batch.ErrTooLarge, codeMessageTooLarge},
 	{batch.ErrInvalidRecord, codeInvalidRecord},
@@ -52,8 +86,9 @@ var errorCodes = []struct {
 	{segment.ErrDeleted, codeUnknownTopicOrPartition},
 	{segment.ErrTooLarge, codeRecordListTooLarge},
 	{segment.ErrNoSpace, codeKafkaStorageError},
+	{segment.ErrQueueFull, codeRequestTimedOut},
 	{segment.ErrFenced, codeKafkaStorageError},
-	{segment.ErrCorrupt, codeKafkaStorageError},
+	{segment.ErrCorrupt, codeCorruptMessage},
 	{segment.ErrClosed, codeNotLeaderOrFollower},
 
 	{catalog.ErrTopicExists, codeTopicAlreadyExists},

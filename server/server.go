@@ -96,13 +96,16 @@ func (o *Options) validate() error {
 
 // Server answers Kafka requests with the help of an engine.
 type Server struct {
-	opts     Options
-	engine   *engine.Engine
-	log      *slog.Logger
-	warn     *rateLog
-	registry *registry
-	requests *budget // memory of frames
-	stats    stats
+	opts        Options
+	engine      *engine.Engine
+	log         *slog.Logger
+	warn        *rateLog
+	registry    *registry
+	requests    *budget // memory of frames
+	responses   *budget // memory of records on their way to consumers
+	sessions    *sessionCache
+	producerIDs *engine.ProducerIDs
+	stats       stats
 
 	ctx      context.Context // ends when a shutdown runs out of patience
 	cancel   context.CancelFunc
@@ -123,16 +126,19 @@ func New(e *engine.Engine, opts Options) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{
-		opts:      opts,
-		engine:    e,
-		log:       opts.Logger,
-		warn:      &rateLog{log: opts.Logger, now: opts.Now, interval: 5 * time.Second, kinds: map[string]*rateKind{}},
-		registry:  newRegistry(apis()),
-		requests:  newBudget(opts.QueuedRequestBytes),
-		draining:  make(chan struct{}),
-		listeners: map[net.Listener]struct{}{},
-		open:      map[*conn]struct{}{},
-		perIP:     map[string]int{},
+		opts:        opts,
+		engine:      e,
+		log:         opts.Logger,
+		warn:        &rateLog{log: opts.Logger, now: opts.Now, interval: 5 * time.Second, kinds: map[string]*rateKind{}},
+		registry:    newRegistry(apis()),
+		requests:    newBudget(opts.QueuedRequestBytes),
+		responses:   newBudget(opts.FetchResponseBytes),
+		producerIDs: engine.NewProducerIDs(e.Catalog(), opts.NodeID),
+		sessions:    newSessionCache(opts.FetchSessions, opts.Now),
+		draining:    make(chan struct{}),
+		listeners:   map[net.Listener]struct{}{},
+		open:        map[*conn]struct{}{},
+		perIP:       map[string]int{},
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	return s, nil

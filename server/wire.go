@@ -55,7 +55,7 @@ type leaderHint struct {
 	id, epoch int32
 }
 
-// appendLeader appends the tagged field CurrentLeader with the given number.
+// append appends the tagged field CurrentLeader with the given number.
 func (l leaderHint) append(dst []byte, tag byte) []byte {
 	dst = append(dst, tag, 4+4+1)
 	dst = appendInt32(dst, l.id)

@@ -1,0 +1,31 @@
+package server
+
+import (
+	"context"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// autoCreateTime bounds how long a metadata request waits for topics to be created.
+const autoCreateTime = 5 * time.Second
+
+// autoCreate creates topics that a client has asked about, and describes them or
+// what prevented them.
+func (s *Server) autoCreate(ctx context.Context, names []string, resp *kmsg.MetadataResponse) {
+	ctx, cancel := context.WithTimeout(ctx, autoCreateTime)
+	defer cancel()
+	created := s.engine.Topics().AutoCreate(ctx, names)
+	img := s.engine.Image()
+	for _, c := range created {
+		if t := img.Topic(c.Name); t != nil { // created, now or by somebody else meanwhile
+			resp.Topics = append(resp.Topics, s.describeTopic(t))
+			continue
+		}
+		code := errorCode(c.Err)
+		if code == codeNone || code == codeRequestTimedOut || code == codeTopicAlreadyExists {
+			code = codeLeaderNotAvailable // the client asks again
+		}
+		resp.Topics = append(resp.Topics, missingTopic(code, c.Name))
+	}
+}
