@@ -44,7 +44,7 @@ type Result struct {
 	Failed           int64    `json:"failed"`
 	FirstFailure     string   `json:"first_failure,omitempty"`
 	SizeBytes        int      `json:"size_bytes"`
-	Partitions       int      `json:"partitions"`
+	Partitions       int      `json:"partitions,omitempty"` // of a topic made for the run
 	Clients          int      `json:"clients"`
 	Seconds          float64  `json:"seconds"`
 	RecordsPerSecond float64  `json:"records_per_second,omitempty"`
@@ -68,6 +68,7 @@ const (
 // run is one workload on its topic.
 type run struct {
 	Config
+	own    bool // the topic was made for this run
 	cl     *kgo.Client
 	value  []byte
 	failed atomic.Int64
@@ -98,7 +99,7 @@ func start(ctx context.Context, cfg Config) (*run, error) {
 func (r *run) createTopic(ctx context.Context) error {
 	var name [8]byte
 	rand.Read(name[:])
-	r.Topic = "millrace-bench-" + hex.EncodeToString(name[:])
+	r.Topic, r.own = "millrace-bench-"+hex.EncodeToString(name[:]), true
 	_, err := kadm.NewClient(r.cl).CreateTopic(ctx, int32(r.Partitions), int16(r.ReplicationFactor), nil, r.Topic)
 	if err != nil {
 		return fmt.Errorf("creating topic %s: %w", r.Topic, err)
@@ -107,9 +108,9 @@ func (r *run) createTopic(ctx context.Context) error {
 }
 
 // finish deletes the topic if the run made it, also after Ctrl-C, and adds a failure of that to err.
-func (r *run) finish(ctx context.Context, own bool, err *error) {
+func (r *run) finish(ctx context.Context, err *error) {
 	defer r.cl.Close()
-	if !own || r.Keep {
+	if !r.own || r.Keep {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
@@ -159,6 +160,9 @@ func (r *run) result(ctx context.Context, workload string, n int, took time.Dura
 	res := &Result{
 		Workload: workload, Topic: r.Topic, Records: n, Failed: failed, SizeBytes: r.SizeBytes, Partitions: r.Partitions, Clients: max(1, r.Clients),
 		Seconds: took.Seconds(), Latency: summarize(samples), Server: r.usage.since(n),
+	}
+	if !r.own {
+		res.Partitions = 0
 	}
 	if n > 0 && took > 0 {
 		res.RecordsPerSecond = float64(n-int(failed)) / took.Seconds()

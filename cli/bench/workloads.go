@@ -17,7 +17,7 @@ func Produce(ctx context.Context, cfg Config) (res *Result, err error) {
 	if err != nil {
 		return nil, err
 	}
-	defer r.finish(ctx, cfg.Topic == "", &err)
+	defer r.finish(ctx, &err)
 	r.send(ctx, r.cl, min(cfg.Records/20, warmUpRecords))
 	if cfg.Rate > 0 {
 		return r.produceAtRate(ctx)
@@ -91,7 +91,7 @@ func Sync(ctx context.Context, cfg Config) (res *Result, err error) {
 	if err != nil {
 		return nil, err
 	}
-	defer r.finish(ctx, cfg.Topic == "", &err)
+	defer r.finish(ctx, &err)
 	n := max(1, cfg.Clients)
 	each := cfg.Records / n
 	samples := make([][]time.Duration, n)
@@ -131,8 +131,8 @@ func Consume(ctx context.Context, cfg Config) (res *Result, err error) {
 	if err != nil {
 		return nil, err
 	}
-	defer r.finish(ctx, cfg.Topic == "", &err)
-	if cfg.Topic == "" {
+	defer r.finish(ctx, &err)
+	if r.own {
 		r.send(ctx, r.cl, cfg.Records)
 	}
 	n := max(1, cfg.Clients)
@@ -182,7 +182,7 @@ func EndToEnd(ctx context.Context, cfg Config) (res *Result, err error) {
 	if err != nil {
 		return nil, err
 	}
-	defer r.finish(ctx, cfg.Topic == "", &err)
+	defer r.finish(ctx, &err)
 	consumer, err := kgo.NewClient(r.consumerOpts(kgo.FetchMaxWait(500 * time.Millisecond))...)
 	if err != nil {
 		return nil, err
@@ -236,6 +236,6 @@ func Create(ctx context.Context, cfg Config) (res *Result, err error) {
 		return nil, err
 	}
 	took := time.Since(begun)
-	defer r.finish(ctx, true, &err)
+	defer r.finish(ctx, &err)
 	return r.result(ctx, "create", 0, took, nil)
 }

@@ -183,7 +183,9 @@ func (e *env) writeBench(r *bench.Result) error {
 	if r.Records > 0 {
 		add("records", "%d of %d bytes, %d failed", r.Records, r.SizeBytes, r.Failed)
 	}
-	add("partitions", "%d", r.Partitions)
+	if r.Partitions > 0 {
+		add("partitions", "%d", r.Partitions)
+	}
 	if r.Clients > 1 {
 		add("clients", "%d", r.Clients)
 	}

@@ -59,6 +59,7 @@ func (e *env) connect(c *cli.Context, opts ...kgo.Opt) (*kgo.Client, error) {
 		kgo.SoftwareNameAndVersion("millrace", softwareVersion(e.Version)),
 		kgo.DialTimeout(timeout),
 		kgo.RetryTimeout(timeout),
+		kgo.RequestTimeoutOverhead(min(max(timeout, 100*time.Millisecond), 15*time.Minute)), // the bounds that kgo sets
 	}, opts...)...)
 	if err != nil {
 		return nil, usagef(commandPath(c), "%v", err)
@@ -74,14 +75,19 @@ func (e *env) connect(c *cli.Context, opts ...kgo.Opt) (*kgo.Client, error) {
 func ping(ctx context.Context, cl *kgo.Client, timeout time.Duration) error {
 	bounded, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	if err := cl.Ping(bounded); err != nil {
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		addresses, _ := cl.OptValue(kgo.SeedBrokers).([]string)
-		return &unreachableError{Addresses: addresses, Err: err}
+	answer := make(chan error, 1)
+	go func() { answer <- cl.Ping(bounded) }() // ends after RequestTimeoutOverhead at the latest: greeting a broker does not heed ctx
+	var err error
+	select {
+	case err = <-answer:
+	case <-bounded.Done():
+		err = bounded.Err()
 	}
-	return nil
+	if err == nil || ctx.Err() != nil {
+		return ctx.Err()
+	}
+	addresses, _ := cl.OptValue(kgo.SeedBrokers).([]string)
+	return &unreachableError{Addresses: addresses, Err: err}
 }
 
 // admin connects and returns the client for metadata requests, with a context that ends at --timeout.

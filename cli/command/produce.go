@@ -116,8 +116,9 @@ func parseProducing(c *cli.Context) (*producing, error) {
 		kgo.ProducerBatchMaxBytes(int32(largest)),
 		kgo.AllowAutoTopicCreation(),
 		kgo.MaxBufferedBytes(bufferedBytes),
-		kgo.RecordDeliveryTimeout(c.Duration("timeout")),
-		kgo.AllowIdempotentProduceCancellation(), // a broker that is gone must not hold the command for ever
+		kgo.ProduceRequestTimeout(c.Duration("timeout")),
+		kgo.RecordDeliveryTimeout(max(c.Duration("timeout"), time.Second)), // the least that kgo takes
+		kgo.AllowIdempotentProduceCancellation(),                           // a broker that is gone must not hold the command for ever
 	)
 	return p, nil
 }

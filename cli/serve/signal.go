@@ -20,27 +20,27 @@ func untilSignal(logger *slog.Logger) (ctx context.Context, stop func()) {
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan struct{})
-	go func() { // ends at stop
-		var first time.Time
-		for {
-			select {
-			case got := <-signals:
-				if !first.IsZero() {
-					if time.Since(first) < oneSignal {
-						continue
-					}
-					os.Exit(exitCode(got))
-				}
-				first = time.Now()
-				logger.Info("told to end; a second signal ends at once", "signal", got.String())
-				cancel()
-			case <-done:
-				return
-			}
+	first := func(s os.Signal) {
+		logger.Info("told to end; a second signal ends at once", "signal", s.String())
+		cancel()
+	}
+	second := func(s os.Signal) { os.Exit(exitCode(s)) }
+	go watchSignals(signals, time.Now, first, second)
+	return ctx, func() { signal.Stop(signals); close(signals); cancel() }
+}
+
+// watchSignals calls first at the first signal and second at a later one that does not belong to it. It ends when signals is closed.
+func watchSignals(signals <-chan os.Signal, now func() time.Time, first, second func(os.Signal)) {
+	var begun time.Time
+	for s := range signals {
+		switch {
+		case begun.IsZero():
+			begun = now()
+			first(s)
+		case now().Sub(begun) >= oneSignal:
+			second(s)
 		}
-	}()
-	return ctx, func() { signal.Stop(signals); close(done); cancel() }
+	}
 }
 
 func exitCode(s os.Signal) int {
