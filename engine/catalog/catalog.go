@@ -92,9 +92,12 @@ func (c *Catalog) Image() *Image { return c.image.Load() }
 
 // Propose applies a command and returns when it is on the disk, its image
 // published and every subscriber told. An error of the context means that the
-// outcome is not known: the command may still take effect. Errors of single
-// items are in the result.
+// outcome is not known: the command may still take effect, unless the context had
+// ended before. Errors of single items are in the result.
 func (c *Catalog) Propose(ctx context.Context, cmd Command) (Result, error) {
+	if err := ctx.Err(); err != nil {
+		return Result{}, err
+	}
 	p := proposal{cmd: cmd, answer: make(chan answer, 1)}
 	select {
 	case c.proposals <- p:
