@@ -165,6 +165,9 @@ func (d *decoder) close() {
 	d.r = nil
 	d.source.Reset(nil)
 	d.snappy.reset(nil)
+	if cap(d.snappy.block) > snappyBlockKept {
+		d.snappy.block = nil
+	}
 	if d.lz4 != nil {
 		d.lz4.Reset(nil)
 	}

@@ -38,7 +38,6 @@ func reencode(b []byte, h Header, r *Rules) ([]byte, error) {
 	}
 	h.PartitionLeaderEpoch = NoLeaderEpoch
 	h.Attributes = storedAttributes(h.Attributes&^deleteHorizonFlag, r.Compression.Codec, r.LogAppendTime)
-	h.LastOffsetDelta = h.RecordCount - 1
 	h.BaseTimestamp, h.MaxTimestamp = to.baseTimestamp, j.maxTimestamp
 	if r.LogAppendTime {
 		h.MaxTimestamp = r.NowMs

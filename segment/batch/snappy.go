@@ -26,6 +26,9 @@ const (
 	// snappyMaxExpansion bounds what a snappy block can grow to: its densest element
 	// makes 64 bytes from 3. A block that announces more lies.
 	snappyMaxExpansion = 22
+
+	// snappyBlockKept is the largest buffer that a decoder keeps for the next batch.
+	snappyBlockKept = 4 << 20
 )
 
 // snappyReader decodes either form from memory.
