@@ -42,8 +42,14 @@ func client(opts ...kgo.Opt) *kgo.Client {
 func admin() *kadm.Client { return kadm.NewClient(client(kgo.MetadataMinAge(50 * time.Millisecond))) }
 
 func create(ctx context.Context, topic string, partitions int32) string {
-	_, err := admin().CreateTopic(ctx, partitions, -1, nil, topic)
+	adm := admin()
+	_, err := adm.CreateTopic(ctx, partitions, -1, nil, topic)
 	kit.Must(err)
+	kit.Eventually(ctx, topic+" is there", func() bool {
+		listed, err := adm.ListTopics(ctx)
+		kit.Must(err)
+		return listed.Has(topic)
+	})
 	return topic
 }
 

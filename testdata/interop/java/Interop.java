@@ -57,6 +57,7 @@ public final class Interop {
 
     private static String create(String topic, int partitions) throws Exception {
         ADMIN.createTopics(List.of(new NewTopic(topic, Optional.of(partitions), Optional.empty()))).all().get();
+        Kit.eventually(topic + " is there", () -> ADMIN.listTopics().names().get().contains(topic));
         return topic;
     }
 

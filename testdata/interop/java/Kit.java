@@ -14,7 +14,7 @@ import java.util.concurrent.Callable;
 final class Kit {
     static final String BOOTSTRAP = env("BOOTSTRAP", "127.0.0.1:9092");
     static final int SESSION_MS = 6000; // the shortest session timeout that a broker allows by default
-    private static final long DEADLINE = System.nanoTime() + 50_000_000_000L;
+    private static final long DEADLINE = System.nanoTime() + 1_000_000_000L * Integer.parseInt(env("SCENARIO_SECONDS", "50"));
     private static final ObjectMapper JSON = new ObjectMapper();
 
     record Header(String key, byte[] value) {}

@@ -20,9 +20,9 @@ CompressionCodecs[CompressionTypes.ZSTD] = () => ({
   decompress: async (buffer) => Buffer.from(zstd.decompress(buffer)),
 })
 
-const { BOOTSTRAP = '127.0.0.1:9092', RUN = '0', WORK = '.', RECORDS, RESTART_CMD } = process.env
+const { BOOTSTRAP = '127.0.0.1:9092', RUN = '0', WORK = '.', RECORDS, RESTART_CMD, SCENARIO_SECONDS = '50' } = process.env
 const sessionTimeout = 6000 // the shortest session timeout that a broker allows by default
-const deadline = Date.now() + 50_000
+const deadline = Date.now() + 1000 * Number(SCENARIO_SECONDS)
 const kafka = new Kafka({
   brokers: BOOTSTRAP.split(','), clientId: 'the-member', logLevel: logLevel.ERROR,
   retry: { retries: 100, initialRetryTime: 50, maxRetryTime: 500 },

@@ -45,7 +45,7 @@ type load struct {
 
 func main() {
 	rounds := flag.Int("rounds", 10, "how many times to kill the broker")
-	limit := flag.Duration("limit", 5*time.Minute, "give up after this")
+	limit := flag.Duration("limit", 10*time.Minute, "give up after this")
 	flag.Parse()
 	ctx, cancel := context.WithTimeout(context.Background(), *limit)
 	defer cancel()

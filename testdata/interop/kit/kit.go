@@ -12,12 +12,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 )
-
-// Limit bounds one scenario; the runner's own deadline is a little longer.
-const Limit = 50 * time.Second
 
 // The environment that run.sh hands to every client.
 var (
@@ -40,7 +38,9 @@ type Scenario struct {
 func Main(name string, member func(ctx context.Context, topic, group string), scenarios ...Scenario) {
 	client = name
 	log.SetFlags(log.Lmicroseconds)
-	ctx, cancel := context.WithTimeout(context.Background(), Limit)
+	seconds, err := strconv.Atoi(env("SCENARIO_SECONDS", "50"))
+	Must(err)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Duration(seconds)*time.Second)
 	defer cancel()
 	switch what := os.Args[1]; what {
 	case "list":

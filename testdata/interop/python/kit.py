@@ -11,7 +11,7 @@ import time
 
 BOOTSTRAP = os.environ.get("BOOTSTRAP", "127.0.0.1:9092")
 SESSION_MS = 6000  # the shortest session timeout that a broker allows by default
-DEADLINE = time.monotonic() + 50
+DEADLINE = time.monotonic() + int(os.environ.get("SCENARIO_SECONDS", "50"))
 _client = ""
 
 

@@ -111,7 +111,7 @@ func runMember(ctx context.Context, topic, group string) {
 }
 
 func groupRebalance(ctx context.Context) {
-	topic, group := create(kit.Topic("rebalance"), 4), kit.Topic("rebalance")
+	topic, group := create(ctx, kit.Topic("rebalance"), 4), kit.Topic("rebalance")
 	fill(topic, 40, 4, time.Now().UnixMilli())
 	m := join(topic, group, config())
 	m.waitFor(ctx, "alone with four partitions", 4)
@@ -130,7 +130,7 @@ func groupRebalance(ctx context.Context) {
 }
 
 func groupCooperative(ctx context.Context) {
-	topic, group := create(kit.Topic("cooperative"), 4), kit.Topic("cooperative")
+	topic, group := create(ctx, kit.Topic("cooperative"), 4), kit.Topic("cooperative")
 	c := config()
 	c.Consumer.Group.Rebalance.GroupStrategies = []sarama.BalanceStrategy{sarama.NewBalanceStrategyCooperativeSticky()}
 	one := join(topic, group, c)
@@ -145,7 +145,7 @@ func groupCooperative(ctx context.Context) {
 }
 
 func groupStatic(ctx context.Context) {
-	topic, group := create(kit.Topic("static"), 4), kit.Topic("static")
+	topic, group := create(ctx, kit.Topic("static"), 4), kit.Topic("static")
 	named := func(id string) *member {
 		c := config()
 		c.Consumer.Group.InstanceId = id

@@ -48,8 +48,15 @@ func admin() sarama.ClusterAdmin {
 	return adm
 }
 
-func create(topic string, partitions int32) string {
-	kit.Must(admin().CreateTopic(topic, &sarama.TopicDetail{NumPartitions: partitions, ReplicationFactor: -1}, false))
+func create(ctx context.Context, topic string, partitions int32) string {
+	adm := admin()
+	kit.Must(adm.CreateTopic(topic, &sarama.TopicDetail{NumPartitions: partitions, ReplicationFactor: -1}, false))
+	kit.Eventually(ctx, topic+" is there", func() bool {
+		listed, err := adm.ListTopics()
+		kit.Must(err)
+		_, there := listed[topic]
+		return there
+	})
 	return topic
 }
 
@@ -127,7 +134,7 @@ func adminTopics(ctx context.Context) {
 }
 
 func adminConfigs(ctx context.Context) {
-	adm, topic := admin(), create(kit.Topic("configs"), 1)
+	adm, topic := admin(), create(ctx, kit.Topic("configs"), 1)
 	find := func(key string) sarama.ConfigEntry {
 		entries, err := adm.DescribeConfig(sarama.ConfigResource{Type: sarama.TopicResource, Name: topic})
 		kit.Must(err)
@@ -155,7 +162,7 @@ func adminConfigs(ctx context.Context) {
 }
 
 func produceCodecs(ctx context.Context) {
-	m := kit.Manifest{Topic: create(kit.Topic("codecs"), 1), FirstTimestamp: time.Now().Add(-time.Hour).UnixMilli()}
+	m := kit.Manifest{Topic: create(ctx, kit.Topic("codecs"), 1), FirstTimestamp: time.Now().Add(-time.Hour).UnixMilli()}
 	for _, codec := range []sarama.CompressionCodec{sarama.CompressionNone, sarama.CompressionGZIP, sarama.CompressionSnappy, sarama.CompressionLZ4, sarama.CompressionZSTD} {
 		c := config()
 		c.Producer.Compression = codec
@@ -199,7 +206,7 @@ func readAll(ctx context.Context) {
 }
 
 func consumePositions(ctx context.Context) {
-	topic, base := create(kit.Topic("positions"), 1), time.Now().Add(-time.Hour).UnixMilli()
+	topic, base := create(ctx, kit.Topic("positions"), 1), time.Now().Add(-time.Hour).UnixMilli()
 	fill(topic, 20, 1, base)
 	var values []string
 	for _, r := range readFrom(ctx, topic, sarama.OffsetOldest, 20) {
@@ -219,7 +226,7 @@ func consumePositions(ctx context.Context) {
 }
 
 func commitResume(ctx context.Context) {
-	topic, group := create(kit.Topic("commit"), 1), kit.Topic("commit")
+	topic, group := create(ctx, kit.Topic("commit"), 1), kit.Topic("commit")
 	fill(topic, 20, 1, time.Now().UnixMilli())
 	one := join(topic, group, config())
 	kit.Eventually(ctx, "the first ten", func() bool { return one.look().values >= 10 })
@@ -236,7 +243,7 @@ func commitResume(ctx context.Context) {
 }
 
 func adminGroups(ctx context.Context) {
-	adm, topic, group := admin(), create(kit.Topic("groups"), 2), kit.Topic("groups")
+	adm, topic, group := admin(), create(ctx, kit.Topic("groups"), 2), kit.Topic("groups")
 	c := config()
 	c.ClientID = "the-member"
 	m := join(topic, group, c)
@@ -268,7 +275,7 @@ func adminGroups(ctx context.Context) {
 }
 
 func deleteRecords(ctx context.Context) {
-	topic := create(kit.Topic("delete-records"), 1)
+	topic := create(ctx, kit.Topic("delete-records"), 1)
 	fill(topic, 20, 1, time.Now().UnixMilli())
 	kit.Must(admin().DeleteRecords(topic, map[int32]int64{0: 12}))
 	kit.Check(readFrom(ctx, topic, sarama.OffsetOldest, 8)[0].Offset == 12, "first readable record")
@@ -281,7 +288,7 @@ func deleteRecords(ctx context.Context) {
 
 func restart(ctx context.Context) {
 	const n = 3000
-	topic := create(kit.Topic("restart"), 1)
+	topic := create(ctx, kit.Topic("restart"), 1)
 	c := config()
 	c.Producer.Idempotent = true
 	c.Net.MaxOpenRequests = 1
