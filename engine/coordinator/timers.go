@@ -79,6 +79,10 @@ func (t *timers) run(ctx context.Context) {
 	sleep.Stop()
 	defer sleep.Stop()
 	for {
+		select {
+		case <-t.kick: // what it tells is looked at now
+		default:
+		}
 		ready, wait := t.due()
 		for _, h := range ready {
 			h.shard.tick(h)
