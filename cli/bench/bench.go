@@ -81,6 +81,9 @@ func start(ctx context.Context, cfg Config) (*run, error) {
 	if cfg.Progress == nil {
 		cfg.Progress = new(atomic.Int64)
 	}
+	if cfg.Topic == "" { // a broker may take a while to know everywhere what it has just made
+		cfg.Producer = append(cfg.Producer, kgo.UnknownTopicRetries(-1))
+	}
 	r := &run{Config: cfg, value: payload(cfg.SizeBytes)}
 	cl, err := kgo.NewClient(r.producerOpts()...)
 	if err != nil {

@@ -197,7 +197,11 @@ func (e *env) writeBench(r *bench.Result) error {
 		add("latency", "p50 %.2f  p90 %.2f  p99 %.2f  p99.9 %.2f  max %.2f ms", l.P50, l.P90, l.P99, l.P999, l.Max)
 	}
 	if s := r.Server; s != nil {
-		add("broker", "%.2f CPU seconds (%.2f per million records), peak memory %d MB", s.CPUSeconds, s.CPUSecondsPerMillion, s.PeakRSSBytes>>20)
+		per := ""
+		if r.Records > 0 {
+			per = fmt.Sprintf(" (%.2f per million records)", s.CPUSecondsPerMillion)
+		}
+		add("broker", "%.2f CPU seconds%s, peak memory %d MB", s.CPUSeconds, per, s.PeakRSSBytes>>20)
 	}
 	return writeTable(e.Out, []string{"WORKLOAD", r.Workload}, rows)
 }
