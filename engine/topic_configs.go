@@ -299,7 +299,8 @@ func (t Topics) describe(resource ConfigResource) ([]config.Entry, error) {
 	case resourceLogger:
 		return nil, refuse(ErrInvalidRequest, "This broker has no loggers that can be described.")
 	}
-	return nil, refuse(ErrInvalidRequest, "Unsupported resource type: UNKNOWN")
+	return nil, refuse(ErrInvalidRequest, "This most likely occurs because of a request being malformed by the client library "+
+		"or the message was sent to an incompatible broker. See the broker logs for more details.")
 }
 
 // listed are the kinds of resources in a list that names no kinds, in Kafka's order.

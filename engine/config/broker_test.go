@@ -33,8 +33,8 @@ func TestParseBrokerDefaults(t *testing.T) {
 	}
 	for i := range brokerKeys {
 		k := &brokerKeys[i]
-		if k.Has(Honoured) != (k.Doc != "") {
-			t.Errorf("%s: a key is explained exactly when it is honoured", k.Name)
+		if (k.Has(Honoured) || k.Has(Stored)) != (k.Doc != "") {
+			t.Errorf("%s: a key is explained exactly when it is honoured or stored", k.Name)
 		}
 		if !k.noDefault() {
 			if v, err := k.parse(k.Default); err != nil || format(v) != k.Default {
@@ -103,7 +103,7 @@ func TestSecurityDefaults(t *testing.T) {
 
 func TestParseBrokerWarns(t *testing.T) {
 	props := map[string]string{
-		"num.io.threads": "4", "zookeeper.connect": "z:1", "rsm.config.x": "y", // no meaning here
+		"num.io.threads": "4", "zookeeper.connect": "z:1", "rsm.config.x": "y", "log.retention.ms": "5", // no effect here
 		"num.partitions": "4", "node.id": "7", // honoured
 	}
 	b, warnings, err := ParseBroker(props)
@@ -114,7 +114,7 @@ func TestParseBrokerWarns(t *testing.T) {
 	for _, w := range warnings {
 		keys[w.Key]++
 	}
-	if want := map[string]int{"num.io.threads": 1, "zookeeper.connect": 1, "rsm.config.x": 1}; !maps.Equal(keys, want) {
+	if want := map[string]int{"num.io.threads": 1, "zookeeper.connect": 1, "rsm.config.x": 1, "log.retention.ms": 1}; !maps.Equal(keys, want) {
 		t.Errorf("have %v, want %v", keys, want)
 	}
 	if b.NumPartitions != 4 || b.NodeID != 7 {
@@ -198,6 +198,7 @@ func TestFormatDouble(t *testing.T) {
 // FuzzParseBroker: no value of any key makes a panic, and what is accepted is described.
 func FuzzParseBroker(f *testing.F) {
 	f.Add("listeners", "PLAINTEXT://[::1]:1,,")
+	f.Add("log.cleaner.min.cleanable.ratio", "inf")
 	f.Add("log.retention.hours", "-1")
 	f.Add("log.cleaner.io.buffer.load.factor", "1e3f")
 	f.Add("listener.security.protocol.map", "A:B,:")

@@ -63,9 +63,6 @@ func oneOfFold(allowed ...string) check {
 	}
 }
 
-// anyList is a list that Kafka checks for nothing but empty elements.
-func anyList(_ string, v value) (string, string) { return "", "" }
-
 func listOf(allowed ...string) check {
 	one := oneOf(allowed...)
 	return func(key string, v value) (string, string) {
@@ -96,11 +93,11 @@ var replicaPair = regexp.MustCompile(`^[0-9]+:[0-9]+$`)
 
 func throttledReplicas(key string, v value) (string, string) {
 	list := v.([]string)
-	if len(list) == 1 && strings.TrimSpace(list[0]) == "*" {
+	if len(list) == 1 && list[0] == "*" {
 		return "", ""
 	}
 	for _, pair := range list {
-		if !replicaPair.MatchString(strings.TrimSpace(pair)) {
+		if pair != "" && !replicaPair.MatchString(pair) {
 			return "[" + strings.Join(list, ", ") + "]", key + " must be the literal '*' or a list of replicas in the following format: [partitionId]:[brokerId],[partitionId]:[brokerId],..."
 		}
 	}

@@ -8,7 +8,11 @@ import (
 )
 
 // fixedHere are keys that Kafka can change while it runs and this broker cannot.
-var fixedHere = []string{"listeners", "listener.security.protocol.map"}
+// To store a new limit without keeping to it would be worse than to refuse it.
+var fixedHere = []string{
+	"listeners", "listener.security.protocol.map", "max.connection.creation.rate", "max.connections",
+	"max.connections.per.ip", "max.connections.per.ip.overrides",
+}
 
 // listenerKeys is the prefix of keys that belong to one listener.
 const listenerKeys = "listener.name."
@@ -24,7 +28,7 @@ func (b *Broker) ValidateDynamic(configs map[string]string, perBroker bool) erro
 		case strings.HasPrefix(name, listenerKeys):
 			return &RefusedError{Key: name, Value: "…", Reason: "listeners have no settings of their own here"}
 		case k == nil:
-		case k.readOnly() || slices.Contains(fixedHere, name) && perBroker:
+		case k.readOnly() || slices.Contains(fixedHere, name) && (perBroker || !k.Has(PerBroker)):
 			fixed = append(fixed, name)
 		case strings.HasPrefix(name, "ssl.") && k.Has(PerBroker) && slices.Contains(reloadableSSL, name):
 			security = append(security, name)

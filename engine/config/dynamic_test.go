@@ -25,6 +25,7 @@ func TestValidateDynamic(t *testing.T) {
 		{"keystore without listener", "ssl.keystore.location", "/x", true, "These security configs can be dynamically updated only per-listener using the listener prefix: [ssl.keystore.location]"},
 		{"per broker for all", "listeners", "PLAINTEXT://:1", false, "Cannot update these configs at default cluster level, broker id must be specified: [listeners]"},
 		{"listeners are fixed here", "listeners", "PLAINTEXT://:1", true, "Cannot update these configs dynamically: [listeners]"},
+		{"a limit that is read once", "max.connections", "5", false, "Cannot update these configs dynamically: [max.connections]"},
 		{"listener key", "listener.name.plaintext.max.connections", "5", true, "configuration listener.name.plaintext.max.connections=… is refused: listeners have no settings of their own here"},
 		{"authentication", "sasl.enabled.mechanisms", "PLAIN", true, "configuration sasl.enabled.mechanisms=… is refused: " + notBuilt},
 	}

@@ -34,11 +34,13 @@ type Flags uint16
 // The flags of a key.
 const (
 	Honoured  Flags = 1 << iota // millrace acts on it
+	Stored                      // kept and described without an effect; Doc says what is done instead
 	Refused                     // anything but the default is an error: ignoring it would be a lie
 	Dynamic                     // may be changed while running
 	PerBroker                   // may be changed while running, but not for all brokers at once
 	Internal                    // accepted, but described only when it is set
 	Null                        // has no value unless one is set
+	Loose                       // a list whose elements may be empty or come twice
 	Required                    // Kafka wants it to be set; here it may be left out
 )
 
@@ -49,7 +51,7 @@ type Key struct {
 	Default string // as it is described; see Null
 	check   check  // nil accepts every value of the type
 	Flags   Flags
-	Doc     string // only for keys that are honoured
+	Doc     string // only for keys that are honoured or stored
 }
 
 // Has reports whether all the given flags are set.

@@ -71,7 +71,10 @@ func checkProperty(name, text string) (warning string, err error) {
 		}
 		return "", nil
 	}
-	if !k.Has(Honoured) {
+	switch {
+	case k.Has(Stored):
+		return "is kept and described, but has no effect: " + k.Doc, nil
+	case !k.Has(Honoured):
 		return "has no meaning here and is kept only to be described", nil
 	}
 	return "", nil

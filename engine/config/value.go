@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"math"
 	"slices"
 	"strconv"
@@ -10,11 +11,17 @@ import (
 // value is a parsed value: nil, bool, string, int64, float64 or []string.
 type value any
 
-// parse reads a value as Kafka does: numbers and booleans are trimmed, strings are not.
+// parse reads a value as Kafka does, without the space around it.
 func (k *Key) parse(text string) (value, error) {
 	v, reason := parseAs(k.Type, text)
 	if reason != "" {
 		return nil, &ValueError{Key: k.Name, Value: text, Reason: reason}
+	}
+	if list, isList := v.([]string); isList && !k.Has(Loose) {
+		if slices.Contains(list, "") {
+			return nil, &ConflictError{fmt.Sprintf("Configuration '%s' values must not be empty.", k.Name)}
+		}
+		v = withoutRepeats(list)
 	}
 	if k.check == nil {
 		return v, nil
@@ -45,31 +52,42 @@ func parseAs(t Type, text string) (v value, reason string) {
 		}
 		return n, ""
 	case Double:
-		f, err := strconv.ParseFloat(trimmed, 64)
+		digits := trimmed
+		if n := len(digits); n > 1 && strings.ContainsRune("dDfF", rune(digits[n-1])) && digits[n-2] != 'n' {
+			digits = digits[:n-1] // as a Java literal, but not the end of "inf"
+		}
+		f, err := strconv.ParseFloat(digits, 64)
 		if err != nil {
 			return nil, "Not a number of type " + t.String()
 		}
 		return f, ""
 	case List:
 		return splitList(trimmed), ""
-	case Class, Password:
-		return trimmed, ""
 	}
-	return text, ""
+	return trimmed, ""
 }
 
-// splitList cuts a list at its commas and drops repeated elements.
+// splitList cuts a list at its commas.
 func splitList(trimmed string) []string {
-	list := []string{}
 	if trimmed == "" {
-		return list
+		return []string{}
 	}
-	for element := range strings.SplitSeq(trimmed, ",") {
-		if element = strings.TrimSpace(element); !slices.Contains(list, element) {
-			list = append(list, element)
-		}
+	list := strings.Split(trimmed, ",")
+	for i := range list {
+		list[i] = strings.TrimSpace(list[i])
 	}
 	return list
+}
+
+// withoutRepeats keeps the first of equal elements.
+func withoutRepeats(list []string) []string {
+	out := make([]string, 0, len(list))
+	for _, element := range list {
+		if !slices.Contains(out, element) {
+			out = append(out, element)
+		}
+	}
+	return out
 }
 
 // format writes a value as it is described.
