@@ -63,8 +63,8 @@ func (p *Partition) Produce(ctx context.Context, request Produce, done func(Prod
 			fail(p.explain(r.Err))
 			return
 		}
-		if r.Duplicate && appendTime >= 0 {
-			appendTime = r.Timestamp
+		if r.Duplicate {
+			appendTime = r.Timestamp // whatever the topic's timestamp type: Kafka answers so
 		}
 		done(ProduceResult{BaseOffset: r.BaseOffset, LogAppendTime: appendTime, LogStartOffset: p.LogStartOffset()})
 	})

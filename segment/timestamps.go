@@ -30,10 +30,11 @@ func (l *Log) OffsetForTimestamp(timestamp, limit int64) (at TimedOffset, found 
 			continue
 		}
 		from := max(start, x.offsetBefore(timestamp, s.base))
-		at, found, err = l.searchSegment(s, from, func(h batch.Header) bool { return h.MaxTimestamp >= timestamp },
-			func(offset, t int64) bool { return t >= timestamp && offset >= start && offset < limit })
+		at, found, err = l.searchSegment(s, from, timestamp, func(b []byte) (int64, int64, bool, error) {
+			return batch.OffsetOfTimestamp(b, timestamp, start, batch.DefaultMaxDecompressed)
+		})
 		if err != nil || found {
-			return at, found, err
+			return at, found && at.Offset < limit, err
 		}
 	}
 	return at, false, nil
@@ -67,8 +68,9 @@ func (l *Log) MaxTimestamp() (at TimedOffset, found bool, err error) {
 	if x := in.index.Load(); x != nil {
 		from = x.offsetBefore(entry.timestamp, in.base)
 	}
-	return l.searchSegment(in, from, func(h batch.Header) bool { return h.MaxTimestamp >= entry.timestamp },
-		func(_, t int64) bool { return t >= entry.timestamp })
+	return l.searchSegment(in, from, entry.timestamp, func(b []byte) (int64, int64, bool, error) {
+		return batch.OffsetOfMaxTimestamp(b, batch.DefaultMaxDecompressed)
+	})
 }
 
 // largestOf looks behind the last time index entry of the active segment, which
@@ -84,33 +86,26 @@ func (l *Log) largestOf(s *segmentFile, x *indexes) (timeEntry, error) {
 	return largest, err
 }
 
-// searchSegment finds the first record, in a batch that may hold it, that is wanted.
-func (l *Log) searchSegment(s *segmentFile, from int64, mayHold func(batch.Header) bool, wanted func(offset, timestamp int64) bool) (at TimedOffset, found bool, err error) {
+// searchSegment searches, from the batch that holds offset from on, those batches
+// whose largest timestamp is at least timestamp, until one has the record.
+func (l *Log) searchSegment(s *segmentFile, from, timestamp int64, search func(b []byte) (offset, at int64, found bool, err error)) (at TimedOffset, found bool, err error) {
 	var inner error
 	err = l.walkFrom(s, from, func(f vfs.File, w *walker) bool {
-		if !mayHold(w.header) {
+		if w.header.MaxTimestamp < timestamp {
 			return true
 		}
 		whole := make([]byte, w.header.Size())
 		if _, inner = f.ReadAt(whole, w.position); inner != nil {
 			return false
 		}
-		if _, inner = batch.Check(whole); inner != nil {
+		if _, inner = batch.Check(whole); inner == nil {
+			at.LeaderEpoch = w.header.PartitionLeaderEpoch
+			at.Offset, at.Timestamp, found, inner = search(whole)
+		}
+		if inner != nil {
 			inner = &CorruptError{File: f.Name(), Position: w.position, Offset: w.header.BaseOffset, Cause: inner}
-			return false
 		}
-		for r, err := range batch.Records(whole, batch.DefaultMaxDecompressed) {
-			if err != nil {
-				inner = &CorruptError{File: f.Name(), Position: w.position, Offset: w.header.BaseOffset, Cause: err}
-				return false
-			}
-			offset, timestamp := w.header.Offset(&r), w.header.Timestamp(&r)
-			if wanted(offset, timestamp) {
-				at, found = TimedOffset{Offset: offset, Timestamp: timestamp, LeaderEpoch: w.header.PartitionLeaderEpoch}, true
-				return false
-			}
-		}
-		return true
+		return inner == nil && !found
 	})
 	if inner != nil {
 		err = inner
