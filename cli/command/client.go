@@ -2,7 +2,6 @@ package command
 
 import (
 	"context"
-	"fmt"
 	"net"
 	"strconv"
 	"strings"
@@ -165,13 +164,4 @@ func keyValues(c *cli.Context, flag string) ([][2]string, error) {
 		out = append(out, [2]string{strings.TrimSpace(k), v})
 	}
 	return out, nil
-}
-
-// quoted joins names for a message.
-func quoted(names []string) string {
-	q := make([]string, len(names))
-	for i, n := range names {
-		q[i] = fmt.Sprintf("%q", n)
-	}
-	return strings.Join(q, ", ")
 }

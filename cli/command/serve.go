@@ -29,7 +29,7 @@ func serveCommand(e *env) *cli.Command {
 		Description: `Examples:
   millrace serve
   millrace serve --data /var/lib/millrace --listen 0.0.0.0:9092
-  millrace serve --config server.properties --set num.partitions=6 --set log.retention.hours=24
+  millrace serve --config server.properties --set num.partitions=6 --set message.max.bytes=4194304
   MILLRACE_DATA=/data MILLRACE_LOG_FORMAT=json millrace serve
 
 A record is acknowledged (acks=1 or all) once it is on the disk. The file and --set

@@ -44,7 +44,7 @@ func topicCreate(e *env) *cli.Command {
 		ArgsUsage: "TOPIC…",
 		Description: `Examples:
   millrace topic create demo
-  millrace topic create orders payments --partitions 6 --config retention.ms=86400000
+  millrace topic create orders payments --partitions 6 --config max.message.bytes=4194304
   millrace topic create demo --if-not-exists
   millrace topic create demo --validate-only`,
 		Flags: clientFlags(

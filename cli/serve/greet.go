@@ -21,14 +21,11 @@ func greet(w io.Writer, version string, at net.Addr, dataDir string) {
 `, version, at, dataDir, flag, flag)
 }
 
-// reachable returns the address by which a client on this machine gets to a listener.
+// reachable returns the address by which a client on this machine gets to a listener; one on every address takes IPv4 too.
 func reachable(at net.Addr) string {
 	tcp, ok := at.(*net.TCPAddr)
 	if !ok || !tcp.IP.IsUnspecified() {
 		return at.String()
-	}
-	if tcp.IP.To4() == nil {
-		return net.JoinHostPort("::1", fmt.Sprint(tcp.Port))
 	}
 	return net.JoinHostPort("127.0.0.1", fmt.Sprint(tcp.Port))
 }

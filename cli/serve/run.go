@@ -72,7 +72,7 @@ func Run(s Settings, stdout, stderr io.Writer, version string) error {
 	failed := doors.wait(ctx)
 
 	serving.Store(false)
-	logger.Info("stopping", "timeout", s.ShutdownTimeout)
+	logger.Info("stopping", "timeout", s.ShutdownTimeout.String())
 	return errors.Join(failed, shut(srv, doors, web, eng, s.ShutdownTimeout, logger))
 }
 
@@ -111,7 +111,7 @@ func listen(wanted []config.Listener) ([]net.Listener, error) {
 	var open []net.Listener
 	for _, w := range wanted {
 		address := net.JoinHostPort(w.Host, strconv.Itoa(int(w.Port)))
-		l, err := net.Listen("tcp", address)
+		l, err := net.Listen(network(w.Host), address)
 		if err != nil {
 			closeAll(open)
 			return nil, listenError(address, "--listen", err)
@@ -122,6 +122,14 @@ func listen(wanted []config.Listener) ([]net.Listener, error) {
 		return nil, &ConfigError{errors.New("listeners is empty")}
 	}
 	return open, nil
+}
+
+// network keeps an IPv4 address to IPv4: Go would listen on [::] for 0.0.0.0.
+func network(host string) string {
+	if ip := net.ParseIP(host); ip != nil && ip.To4() != nil {
+		return "tcp4"
+	}
+	return "tcp"
 }
 
 func closeAll(listeners []net.Listener) {
