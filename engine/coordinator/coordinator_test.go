@@ -253,7 +253,7 @@ func TestNoUnboundedWait(t *testing.T) {
 		}
 		// What was handed to the log may become durable after all; it is not forgotten then.
 		b.log.release()
-		synctest.Wait()
+		time.Sleep(2 * roundTime)
 		if l, err := b.c.List(nil); err != nil || len(l) == 0 {
 			t.Errorf("%v %v", l, err)
 		}
@@ -527,6 +527,8 @@ func TestDeletionIsWaitedFor(t *testing.T) {
 		synctest.Wait()
 		b.log.release()
 		wg.Wait()
+		b.wantOffset("g", "t", 0, -1)
+		b.wantOffset("g", "t", 1, 6)
 		b.restart()
 		synctest.Wait()
 		b.wantOffset("g", "t", 0, -1)

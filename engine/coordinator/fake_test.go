@@ -16,21 +16,22 @@ import (
 	"github.com/millrace/millrace/segment/batch"
 )
 
-// fakeLog is a partition in memory. What is appended becomes durable together, one round after the first.
+// fakeLog is a partition in memory. What has gathered becomes durable together, after a round's time; what comes
+// meanwhile gathers for the next round.
 type fakeLog struct {
 	mu      sync.Mutex
 	batches [][]byte
 	start   int64
 	next    int64
 	waiting []waitingAppend
-	rounds  int                    // commits of what has gathered
-	held    bool                   // nothing becomes durable
-	fail    func(b []byte) error   // of a batch that would become durable
-	refuse  error                  // of Append itself
-	reading chan struct{}          // Read waits for it to be closed
-	keep    bool                   // DeleteRecordsBefore fails, as if a crash came first
-	appends [][]byte               // all that were handed over
-	onRound func(batches [][]byte) // called for what became durable
+	syncing bool                 // a round is on
+	rounds  int                  // commits of what has gathered
+	held    bool                 // nothing becomes durable
+	fail    func(b []byte) error // of a batch that would become durable
+	refuse  error                // of Append itself
+	reading chan struct{}        // Read waits for it to be closed
+	keep    bool                 // DeleteRecordsBefore fails, as if a crash came first
+	appends [][]byte             // all that were handed over
 }
 
 type waitingAppend struct {
@@ -51,22 +52,26 @@ func (l *fakeLog) Append(ctx context.Context, b []byte, done func(base, last int
 	}
 	l.appends = append(l.appends, b)
 	l.waiting = append(l.waiting, waitingAppend{b, done})
-	if len(l.waiting) == 1 && !l.held {
-		time.AfterFunc(roundTime, l.round)
-	}
+	l.begin()
 	return nil
 }
 
-// round makes what waits durable, or fails it.
-func (l *fakeLog) round() {
-	l.mu.Lock()
-	if l.held {
-		l.mu.Unlock()
+// begin starts a round with what has gathered, unless one is on. The lock is held.
+func (l *fakeLog) begin() {
+	if l.syncing || l.held || len(l.waiting) == 0 {
 		return
 	}
 	waiting := l.waiting
 	l.waiting = nil
+	l.syncing = true
 	l.rounds++
+	time.AfterFunc(roundTime, func() { l.end(waiting) })
+}
+
+// end makes what waited durable, or fails it.
+func (l *fakeLog) end(waiting []waitingAppend) {
+	l.mu.Lock()
+	l.syncing = false
 	var done []func()
 	for _, w := range waiting {
 		var err error
@@ -88,6 +93,7 @@ func (l *fakeLog) round() {
 		l.batches = append(l.batches, b)
 		done = append(done, func() { w.done(base, last, nil) })
 	}
+	l.begin()
 	l.mu.Unlock()
 	for _, f := range done {
 		f()
@@ -103,9 +109,9 @@ func (l *fakeLog) hold() {
 
 func (l *fakeLog) release() {
 	l.mu.Lock()
+	defer l.mu.Unlock()
 	l.held = false
-	l.mu.Unlock()
-	l.round()
+	l.begin()
 }
 
 func (l *fakeLog) set(f func()) {

@@ -210,6 +210,7 @@ func TestRewriteUnderLoad(t *testing.T) {
 						return
 					}
 					last[i] = n
+					time.Sleep(time.Duration(i*37+int(n)*11) % 1000 * time.Microsecond)
 				}
 			}()
 		}
