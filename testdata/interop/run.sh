@@ -11,7 +11,7 @@
 set -uo pipefail
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 CACHE=${INTEROP_CACHE:-$(cd "$HERE/../.." && pwd)/.cache/interop}
-CLIENTS="franz-go sarama kafka-go confluent-kafka kafkajs java tools"
+CLIENTS="franz-go sarama kafka-go confluent-kafka kafka-python kafkajs java tools"
 LIMIT=60    # seconds for one scenario, twice as long where the broker restarts; the clients give up 10 s earlier
 TOTAL=900   # seconds for everything
 
@@ -206,7 +206,7 @@ install() { # FUNCTION FOR_WHOM…
 wanted() { grep -qwE -- "$1" <<<"$usable"; }
 touch "$WORK/broken"
 if wanted 'franz-go'; then install install_go franz-go sarama kafka-go kill9 & fi
-if wanted 'confluent-kafka'; then install install_python confluent-kafka & fi
+if wanted 'confluent-kafka'; then install install_python confluent-kafka kafka-python & fi
 if wanted 'kafkajs'; then install install_node kafkajs & fi
 if wanted 'java'; then install install_java java tools & fi
 wait

@@ -78,9 +78,9 @@ def _decode(text):
     return None if text is None else base64.b64decode(text)
 
 
-def write_manifest(name, codecs, first_timestamp):
+def write_manifest(name, codecs, first_timestamp, null_headers=True):
     with open(os.path.join(os.environ["WORK"], f"manifest-{_client}.json"), "w", encoding="utf-8") as f:
-        json.dump({"topic": name, "codecs": codecs, "firstTimestamp": first_timestamp, "nullHeaders": True}, f)
+        json.dump({"topic": name, "codecs": codecs, "firstTimestamp": first_timestamp, "nullHeaders": null_headers}, f)
 
 
 def read_all(read):
