@@ -3,6 +3,7 @@ package server
 import (
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -36,6 +37,7 @@ type fetchResult struct {
 	partition *engine.Partition
 
 	code             int16
+	unknown          bool // the catalogue does not have it
 	hint             leaderHint
 	hinted           bool
 	diverging        bool
@@ -261,7 +263,7 @@ func (r *fetchRun) locate(img *catalog.Image, res *fetchResult) {
 		if t := img.TopicByID(res.key.id); t != nil {
 			res.name = t.Name
 		} else {
-			res.code = codeUnknownTopicOrPartition
+			res.code, res.unknown = codeUnknownTopicOrPartition, true
 			if r.byID {
 				res.code = codeUnknownTopicID
 			}
@@ -270,7 +272,7 @@ func (r *fetchRun) locate(img *catalog.Image, res *fetchResult) {
 	}
 	t := img.Topic(res.name)
 	if t == nil || res.key.partition < 0 || int(res.key.partition) >= len(t.Partitions) {
-		res.code = codeUnknownTopicOrPartition
+		res.code, res.unknown = codeUnknownTopicOrPartition, true
 		return
 	}
 	if r.byID && t.ID != res.key.id {
@@ -292,9 +294,10 @@ func (r *fetchRun) checkEpochs(res *fetchResult) {
 	}
 	if r.replica() >= 0 {
 		// No other broker replicates from this one, so every follower is a stranger.
-		res.code = codeNotLeaderOrFollower
 		if want.leaderEpoch >= 0 {
-			res.code = codeUnknownLeaderEpoch
+			r.failWith(res, codeUnknownLeaderEpoch)
+		} else {
+			r.failWith(res, codeNotLeaderOrFollower)
 		}
 		return
 	}
@@ -336,17 +339,23 @@ func (r *fetchRun) available(res *fetchResult) int {
 	return int(min(n, int64(max(res.want.maxBytes, 0))))
 }
 
-// fail notes an error, and who leads if that may be the reason.
+// fail notes an error.
 func (r *fetchRun) fail(res *fetchResult, err error) {
-	res.highWatermark, res.lastStableOffset, res.logStartOffset, res.records = -1, -1, -1, nil
-	res.code = errorCode(err)
-	if res.code == codeKafkaStorageError && r.cl.version <= 5 {
-		res.code = codeNotLeaderOrFollower // older clients do not know the other
-	}
-	if res.code == codeUnknownServerError || res.code == codeCorruptMessage {
+	code := errorCode(err)
+	if code == codeUnknownServerError || code == codeCorruptMessage {
 		r.s.warn.warn("cannot read", slog.Any("error", err), slog.String("topic", res.name), slog.Int("partition", int(res.key.partition)))
 	}
-	if r.cl.version >= 16 && (res.code == codeNotLeaderOrFollower || res.code == codeFencedLeaderEpoch) {
+	r.failWith(res, code)
+}
+
+// failWith notes an error code, and who leads if that may be the reason.
+func (r *fetchRun) failWith(res *fetchResult, code int16) {
+	res.highWatermark, res.lastStableOffset, res.logStartOffset, res.records = -1, -1, -1, nil
+	res.code = code
+	if code == codeKafkaStorageError && r.cl.version <= 5 {
+		res.code = codeNotLeaderOrFollower // older clients do not know the other
+	}
+	if r.cl.version >= 16 && (code == codeNotLeaderOrFollower || code == codeFencedLeaderEpoch) {
 		res.hint, res.hinted = leaderOf(r.s.engine.Image().Topic(res.name), res.key.partition)
 	}
 }
@@ -395,9 +404,12 @@ func (r *fetchRun) await() {
 // read fills the results with records, as many as fit. The first partition that
 // has any gives at least one batch.
 func (r *fetchRun) read() error {
-	left, first := r.limit, true
+	left, first, unknown := r.limit, true, 0
 	for i := range r.st.results {
 		res := &r.st.results[i]
+		if res.unknown {
+			unknown++
+		}
 		if res.code != codeNone || res.diverging || res.partition == nil {
 			continue
 		}
@@ -415,7 +427,24 @@ func (r *fetchRun) read() error {
 		r.offsets(res)
 	}
 	r.st.usual = r.limit - left
+	if unknown > 0 {
+		r.unknownLast()
+	}
 	return nil
+}
+
+// unknownLast puts the partitions that the catalogue does not have behind the
+// others, as Kafka does.
+func (r *fetchRun) unknownLast() {
+	slices.SortStableFunc(r.st.results, func(a, b fetchResult) int {
+		switch {
+		case a.unknown == b.unknown:
+			return 0
+		case b.unknown:
+			return -1
+		}
+		return 1
+	})
 }
 
 // readPartition reads up to n bytes of one partition straight into a chunk.

@@ -62,8 +62,11 @@ func (s *Server) listOffsets(_ context.Context, c *call, request kmsg.Request) (
 			rp.Partition, rp.Timestamp, rp.Offset = p.Partition, -1, -1
 			since, special := timestampSince[p.Timestamp]
 			switch {
+			case times[place{t.Topic, p.Partition}] == 0:
+				continue // it was named more than once and has been refused
 			case times[place{t.Topic, p.Partition}] > 1:
 				rp.ErrorCode = codeInvalidRequest
+				times[place{t.Topic, p.Partition}] = 0
 			case p.Timestamp < 0 && (!special || c.version < since):
 				rp.ErrorCode = codeUnsupportedVersion
 			default:

@@ -104,7 +104,9 @@ func rejectTopics(c *call, req *kmsg.MetadataRequest, resp *kmsg.MetadataRespons
 		if req.Topics[i].Topic != nil {
 			name = *req.Topics[i].Topic
 		}
-		resp.Topics = append(resp.Topics, missingTopic(codeInvalidRequest, name))
+		rt := missingTopic(codeInvalidRequest, name)
+		rt.TopicID = req.Topics[i].TopicID
+		resp.Topics = append(resp.Topics, rt)
 	}
 	return true
 }

@@ -24,13 +24,16 @@ func (s *Server) describeProducers(ctx context.Context, _ *call, request kmsg.Re
 	for i := range req.Topics {
 		rt := kmsg.NewDescribeProducersResponseTopic()
 		rt.Topic = req.Topics[i].Topic
-		topic := img.Topic(rt.Topic)
+		topic, invalid := img.Topic(rt.Topic), engine.CheckTopicName(rt.Topic)
 		for _, index := range req.Topics[i].Partitions {
 			rp := kmsg.NewDescribeProducersResponseTopicPartition()
 			rp.Partition = index
-			switch p, err := s.partition(topic, index); {
-			case engine.CheckTopicName(rt.Topic) != nil:
-				rp.ErrorCode = codeInvalidTopicException
+			p, err := s.partition(topic, index)
+			switch {
+			case invalid != nil:
+				rp.ErrorCode, rp.ErrorMessage = codeInvalidTopicException, nullable(invalid.Error())
+			case topic == nil:
+				rp.ErrorCode, rp.ErrorMessage = codeUnknownTopicOrPartition, nullable("This server does not host this topic-partition.")
 			case err != nil:
 				rp.ErrorCode = errorCode(err)
 			default:

@@ -179,9 +179,13 @@ func (c *conn) serveFrame(f frame) error {
 			return err
 		}
 	}
-	if _, err := a.shape.check(h.body, h.version, flexible); err != nil {
+	elements, err := a.shape.check(h.body, h.version, flexible)
+	if err == nil && elements > fewElements {
+		f.details, err = c.s.requests.take(c.ctx, elements*elementBytes, c.s.opts.MemoryTime)
+	}
+	if err != nil {
 		f.release()
-		return fmt.Errorf("%w: %s v%d from %q", err, kmsg.NameForKey(h.key), h.version, c.clientID)
+		return fmt.Errorf("%w: %s v%d", err, kmsg.NameForKey(h.key), h.version)
 	}
 	cl := call{conn: c, key: h.key, version: h.version, correlationID: h.correlationID, clientID: c.clientID, received: c.s.opts.Now()}
 	if a.key == produce.key {

@@ -47,7 +47,7 @@ func (r *fetchRun) respond(code int16, sessionID int32) error {
 		if flexible {
 			b = res.appendTags(b)
 		}
-		if res.hinted {
+		if res.hinted && r.replica() < 0 {
 			hints = append(hints, res.hint)
 		}
 	}
@@ -110,7 +110,7 @@ func (r *fetchRun) appendPartition(dst []byte, res *fetchResult, flexible bool) 
 		dst = appendInt64(dst, res.logStartOffset)
 	}
 	const readCommitted = 1
-	if r.st.req.IsolationLevel == readCommitted && res.code == codeNone && !res.diverging {
+	if res.unknown || r.st.req.IsolationLevel == readCommitted && res.code == codeNone && !res.diverging {
 		dst = appendArrayLen(dst, 0, flexible) // aborted transactions
 	} else {
 		dst = appendNullArray(dst, flexible)

@@ -42,8 +42,9 @@ var (
 
 // frame is the bytes of one request and the memory that is charged for them.
 type frame struct {
-	buf    *buffer
-	charge charge
+	buf     *buffer
+	charge  charge
+	details charge // for what it is taken apart into, when that is much
 }
 
 func (f *frame) release() {
@@ -52,6 +53,7 @@ func (f *frame) release() {
 		f.buf = nil
 	}
 	f.charge.giveBack()
+	f.details.giveBack()
 }
 
 // frameReader reads frames of one connection. Memory follows the bytes that have

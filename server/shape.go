@@ -29,8 +29,13 @@ import (
 // fields.
 
 // maxElements bounds what a request may be taken apart into: elements, strings
-// and tags together. Each costs some tens of bytes once decoded.
-const maxElements = 1 << 20
+// and tags together. Decoded, and with its part of the response, each costs
+// about elementBytes, which are charged to the budget when there are many.
+const (
+	maxElements  = 1 << 19
+	fewElements  = 1 << 12
+	elementBytes = 256
+)
 
 // field is one part of a shape.
 type field struct {
