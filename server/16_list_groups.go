@@ -15,7 +15,7 @@ import (
 // v5: of some types, of which there is one here
 var listGroups = api{key: 16, min: 0, max: 5, serve: (*Server).listGroups}
 
-const groupTypeClassic = "Classic"
+const groupTypeClassic = "classic"
 
 func (s *Server) listGroups(_ context.Context, _ *call, req kmsg.Request) (kmsg.Response, error) {
 	r := req.(*kmsg.ListGroupsRequest)

@@ -198,7 +198,7 @@ func (c *Coordinator) Describe(groupID string) (group.Description, error) {
 		return group.Description{}, s.refusal
 	}
 	h := s.groups[groupID]
-	if h == nil || !h.Stored() {
+	if h == nil || !h.Exists() {
 		return group.Description{}, group.ErrGroupIDNotFound
 	}
 	return h.Describe(), nil
@@ -236,7 +236,7 @@ func (s *shard) list(wanted map[string]bool, listed []Listed) ([]Listed, error) 
 		return nil, s.refusal
 	}
 	for id, h := range s.groups {
-		if h.Stored() && (len(wanted) == 0 || wanted[strings.ToLower(h.State().String())]) {
+		if h.Exists() && (len(wanted) == 0 || wanted[strings.ToLower(h.State().String())]) {
 			listed = append(listed, Listed{ID: id, ProtocolType: h.ProtocolType(), State: h.State()})
 		}
 	}

@@ -116,8 +116,8 @@ func (g *Group) State() State { return g.state }
 // Wake is by when the group wants a Tick; zero when it wants none.
 func (g *Group) Wake() time.Time { return g.wake }
 
-// Stored tells whether the group exists for others: a record of it is durable.
-func (g *Group) Stored() bool { return g.stored }
+// Exists tells whether others may see the group: a record of it is durable, or it has members already.
+func (g *Group) Exists() bool { return g.stored || len(g.members) > 0 }
 
 // Deleting tells that the end of the group is on its way to the log: whoever wants to change the group
 // has to wait for the outcome.

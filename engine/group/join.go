@@ -6,8 +6,7 @@ import (
 )
 
 func joinError(err error, memberID string) JoinResponse {
-	noProtocol := ""
-	return JoinResponse{Err: err, MemberID: memberID, Generation: -1, Protocol: &noProtocol}
+	return JoinResponse{Err: err, MemberID: memberID, Generation: -1}
 }
 
 // joinGroup takes a member into the next generation, or says why not.
@@ -56,8 +55,7 @@ func (c creation) written(g *Group, now time.Time, err error, e *Effects) {
 	}
 	e.warn("could not store a new group", "group", g.id, "error", err)
 	for _, m := range g.sorted() {
-		resp := joinError(err, "")
-		g.replyJoin(m, resp, e)
+		g.replyJoin(m, joinError(err, ""), e)
 		g.replySync(m, SyncResponse{Err: err}, e)
 		g.remove(m.id)
 	}
@@ -130,9 +128,7 @@ func (g *Group) joinKnown(now time.Time, ev Join, e *Effects) {
 		return
 	}
 	if err := g.validate(ev.MemberID, ev.InstanceID); err != nil {
-		resp := joinError(err, ev.MemberID)
-		resp.Protocol = nil
-		e.reply(ev.Token, resp)
+		e.reply(ev.Token, joinError(err, ev.MemberID))
 		return
 	}
 	m := g.members[ev.MemberID]
@@ -189,9 +185,7 @@ func (g *Group) replySync(m *member, resp SyncResponse, e *Effects) bool {
 // replaceStatic gives a static member's place to a new member id. Whoever waits under the old one is fenced.
 func (g *Group) replaceStatic(oldID, newID string, e *Effects) *member {
 	old := g.members[oldID]
-	fenced := joinError(ErrFencedInstanceID, oldID)
-	fenced.Protocol = nil
-	g.replyJoin(old, fenced, e)
+	g.replyJoin(old, joinError(ErrFencedInstanceID, oldID), e)
 	g.replySync(old, SyncResponse{Err: ErrFencedInstanceID}, e)
 
 	m := &member{

@@ -254,7 +254,7 @@ func (g *Group) leave(now time.Time, ev Leave, e *Effects) {
 		err := g.leaveOne(l, e)
 		resp.Members = append(resp.Members, LeaveResult{ID: l.ID, InstanceID: l.InstanceID, Err: err})
 		if err == nil {
-			left = append(left, l.ID)
+			left = append(left, l.ID+deref(l.InstanceID))
 		}
 	}
 	if len(left) > 0 {

@@ -351,8 +351,8 @@ func (s *story) restart() []string {
 
 func (s *story) show() []string {
 	d := s.g.Describe()
-	out := []string{fmt.Sprintf("%s generation=%d type=%q protocol=%q leader=%q stored=%t pending=%v",
-		d.State, s.g.generation, d.ProtocolType, d.Protocol, deref(s.g.leader), s.g.Stored(), slices.Sorted(maps.Keys(s.g.pendingJoin)))}
+	out := []string{fmt.Sprintf("%s generation=%d type=%q protocol=%q leader=%q exists=%t pending=%v",
+		d.State, s.g.generation, d.ProtocolType, d.Protocol, deref(s.g.leader), s.g.Exists(), slices.Sorted(maps.Keys(s.g.pendingJoin)))}
 	for _, m := range d.Members {
 		out = append(out, fmt.Sprintf("member %s instance=%q assignment=%q", m.ID, deref(m.InstanceID), m.Assignment))
 	}
