@@ -44,7 +44,7 @@ func (s *Server) metadata(ctx context.Context, c *call, request kmsg.Request) (k
 	img := s.engine.Image()
 	var missing []string
 	switch {
-	case req.Topics == nil:
+	case req.Topics == nil || c.version == 0 && len(req.Topics) == 0:
 		for _, t := range img.Topics() {
 			resp.Topics = append(resp.Topics, s.describeTopic(t))
 		}

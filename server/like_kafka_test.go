@@ -106,6 +106,8 @@ type broker struct {
 	*rawClient
 	topics map[[16]byte]string // ids are drawn at random, so answers are compared with the names
 	topic  [16]byte
+
+	session int32 // the fetch session that it gave last
 }
 
 const (
@@ -408,6 +410,75 @@ func likeKafkaRequests(t *testing.T) (names []string, requests []func(*broker) k
 	return names, requests
 }
 
+// likeKafkaSessions are the questions of fetch sessions, to be asked in this order.
+func likeKafkaSessions(t *testing.T) (names []string, requests []func(*broker) kmsg.Request) {
+	for v := int16(7); v <= fetch.max; v++ {
+		session := func(name string, epoch int32, parts []fetchOf, forget ...int32) {
+			names = append(names, fmt.Sprintf("session v%d: %s", v, name))
+			requests = append(requests, func(b *broker) kmsg.Request {
+				req := fetchRequest(v, b, parts...)
+				req.SessionEpoch = epoch
+				if epoch != 0 {
+					req.SessionID = b.session
+				}
+				if len(parts) == 0 {
+					req.Topics = nil
+				}
+				if len(forget) > 0 {
+					ft := kmsg.NewFetchRequestForgottenTopic()
+					ft.Topic, ft.TopicID, ft.Partitions = likeTopic, b.topic, forget
+					req.ForgottenTopics = append(req.ForgottenTopics, ft)
+				}
+				return req
+			})
+		}
+		write := func(partition int32) {
+			names = append(names, fmt.Sprintf("session v%d: a record comes to %d", v, partition))
+			requests = append(requests, func(b *broker) kmsg.Request {
+				return produceRequest(9, b, -1, partition, newBatch(t, batch.BuilderOptions{}, likeTime, "s"))
+			})
+		}
+		end := int64(2 * (v - 7)) // of partitions 1 and 2, which this writes to
+		both := []fetchOf{{1, end, -1, -1}, {2, end, -1, -1}}
+		session("begins", 0, both)
+		session("nothing new", 1, nil)
+		write(1)
+		session("one has a record", 2, nil)
+		session("and still has it", 3, nil)
+		session("it moves on", 4, []fetchOf{{1, end + 1, -1, -1}})
+		session("an old epoch", 4, nil)
+		session("a future epoch", 9, nil)
+		session("an unknown partition joins", 5, []fetchOf{{30, 0, -1, -1}})
+		session("its error stays", 6, nil)
+		session("it is forgotten", 7, nil, 30)
+		write(2)
+		write(2)
+		write(1)
+		session("both have records", 8, nil)
+		session("in turns", 9, nil)
+		session("one is beyond the end", 10, []fetchOf{{1, 100000, -1, -1}, {2, end + 2, -1, -1}})
+		session("and comes back", 11, []fetchOf{{1, end + 2, -1, -1}})
+		session("all are forgotten", 12, nil, 1, 2)
+		session("so it has ended", 13, nil)
+		session("another begins", 0, both)
+		session("it is closed by a final fetch", -1, both)
+		session("and is not known", 1, nil)
+		session("a third begins", 0, both)
+		names = append(names, fmt.Sprintf("session v%d: with the other kind of topics", v))
+		requests = append(requests, func(b *broker) kmsg.Request {
+			other := int16(13)
+			if v >= 13 {
+				other = 12
+			}
+			req := fetchRequest(other, b)
+			req.SessionID, req.SessionEpoch, req.Topics = b.session, 1, nil
+			return req
+		})
+		session("unless it is asked for whole", 0, both)
+	}
+	return names, requests
+}
+
 // follow makes a fetch come from a broker that nobody knows.
 func follow(req *kmsg.FetchRequest) {
 	req.ReplicaID = 17
@@ -446,6 +517,9 @@ func (b *broker) told(resp kmsg.Response) string {
 		}
 		for i := range r.Brokers {
 			r.Brokers[i].Host, r.Brokers[i].Port = "host", 0
+		}
+		if r.SessionID != 0 {
+			b.session, r.SessionID = r.SessionID, 1
 		}
 	case *kmsg.ProduceResponse:
 		for i := range r.Topics {
@@ -503,11 +577,16 @@ func TestLikeKafka(t *testing.T) {
 	}()
 	here.prepare(t)
 	names, requests := likeKafkaRequests(t)
+	sessionNames, sessionRequests := likeKafkaSessions(t)
 	order := make([]int, len(names))
 	for i := range order {
 		order[i] = i
 	}
 	slices.SortStableFunc(order, func(a, b int) int { return strings.Compare(firstWords(names[b]), firstWords(names[a])) })
+	names, requests = append(names, sessionNames...), append(requests, sessionRequests...)
+	for i := range sessionNames {
+		order = append(order, len(names)-len(sessionNames)+i)
+	}
 	for _, i := range order {
 		theirs, ours := kafka.answer(addr, requests[i]), here.answer(own, requests[i])
 		if theirs != ours {
@@ -543,7 +622,7 @@ func differences(path string, theirs, ours any) (lines []string) {
 		}
 	}
 	if !reflect.DeepEqual(theirs, ours) {
-		lines = append(lines, fmt.Sprintf("  %s: Kafka %.200v, here %.200v", path, theirs, ours))
+		lines = append(lines, fmt.Sprintf("  %s: Kafka %.600v, here %.600v", path, theirs, ours))
 	}
 	return lines
 }
