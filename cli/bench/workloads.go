@@ -99,12 +99,12 @@ func Sync(ctx context.Context, cfg Config) (res *Result, err error) {
 	r.usage = measure(cfg.PIDs)
 	begun := time.Now()
 	for i := range n {
+		cl, err := kgo.NewClient(r.producerOpts()...) // not in the goroutine: the clients share options that NewClient writes to
+		if err != nil {
+			r.fail(err)
+			continue
+		}
 		wg.Go(func() {
-			cl, err := kgo.NewClient(r.producerOpts()...)
-			if err != nil {
-				r.fail(err)
-				return
-			}
 			defer cl.Close()
 			for range each {
 				sent := time.Now()

@@ -16,7 +16,6 @@ func TestSilentBroker(t *testing.T) {
 	t.Cleanup(func() { l.Close() })
 	for _, command := range []string{"topic list", "topic create x", "consume x", "produce x", "bench create"} {
 		t.Run(command, func(t *testing.T) {
-			t.Parallel()
 			var out, errs strings.Builder
 			begun := time.Now()
 			args := append([]string{"millrace"}, strings.Fields(command)...)
