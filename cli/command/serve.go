@@ -17,7 +17,7 @@ func serveCommand(e *env) *cli.Command {
 	text := func(name, value, usage string) *cli.StringFlag {
 		return &cli.StringFlag{Name: name, Value: value, Usage: usage, EnvVars: fromEnv(name)}
 	}
-	data := text("data", "", "`DIR`ectory of everything that is kept")
+	data := text("data", "", "keep everything in this `DIR`")
 	data.DefaultText = serve.DefaultData
 	listen := text("listen", "", "`HOST:PORT` for clients; port 0 chooses a free one; 0.0.0.0 is every address of this machine")
 	listen.DefaultText = serve.DefaultListen
