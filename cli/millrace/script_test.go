@@ -36,7 +36,7 @@ func TestScripts(t *testing.T) {
 		UpdateScripts:       os.Getenv("UPDATE_SCRIPTS") != "",
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("TZ", "UTC")
-			e.Setenv("GORACE", "atexit_sleep_ms=0") // a race-built process otherwise sleeps a second before it ends
+			e.Setenv("GORACE", "atexit_sleep_ms=0")       // a race-built process otherwise sleeps a second before it ends
 			e.Setenv("MILLRACE_BOOTSTRAP", "127.0.0.1:1") // nothing listens there, unless serve says otherwise
 			b := &scriptBroker{}
 			e.Values[brokerKey{}] = b
