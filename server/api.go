@@ -3,6 +3,7 @@ package server
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"slices"
 	"time"
 
@@ -79,4 +80,39 @@ func (r *registry) find(key, version int16) *api {
 		return a
 	}
 	return nil
+}
+
+// open decodes the header of a request and proves that its body is what it says
+// it is. api is nil when there is an error.
+func (r *registry) open(b []byte) (a *api, h header, elements int, err error) {
+	if h, err = readHeader(b); err != nil {
+		return nil, h, 0, err
+	}
+	if a = r.find(h.key, h.version); a == nil {
+		return nil, h, 0, fmt.Errorf("%w: key %d version %d", errUnknownAPI, h.key, h.version)
+	}
+	flexible := h.version >= a.flexible
+	if flexible {
+		if err := h.skipHeaderTags(); err != nil {
+			return nil, h, 0, err
+		}
+	}
+	if elements, err = a.shape.check(h.body, h.version, flexible); err != nil {
+		return nil, h, elements, fmt.Errorf("%w: %s v%d", err, kmsg.NameForKey(h.key), h.version)
+	}
+	return a, h, elements, nil
+}
+
+// decode makes a request of a body that open has found good. Its byte fields lie
+// in the body, unless the api keeps them.
+func (a *api) decode(version int16, body []byte) (kmsg.Request, error) {
+	if a.keepsBytes {
+		body = append([]byte(nil), body...)
+	}
+	req := kmsg.RequestForKey(a.key)
+	req.SetVersion(version)
+	if err := req.ReadFrom(body); err != nil {
+		return nil, fmt.Errorf("%w: %s v%d: %w", errMalformed, kmsg.NameForKey(a.key), version, err)
+	}
+	return req, nil
 }

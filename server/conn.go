@@ -153,39 +153,23 @@ func (s *Server) isDraining() bool {
 
 // serveFrame answers one request. It takes over the frame.
 func (c *conn) serveFrame(f frame) error {
-	h, err := readHeader(f.buf.b)
-	if err != nil {
-		f.release()
-		return err
-	}
+	a, h, elements, err := c.s.registry.open(f.buf.b)
 	if c.clientID != string(h.clientID) {
 		c.clientID = string(h.clientID)
 	}
-	a := c.s.registry.find(h.key, h.version)
-	if a == nil {
+	if a == nil && h.key == apiVersions.key && errors.Is(err, errUnknownAPI) {
 		f.release()
-		if h.key == apiVersions.key {
-			if err := c.pipe.drain(); err != nil {
-				return err
-			}
-			return c.respond(h.correlationID, false, unsupportedApiVersions())
-		}
-		return fmt.Errorf("%w: key %d version %d", errUnknownAPI, h.key, h.version)
-	}
-	flexible := h.version >= a.flexible
-	if flexible {
-		if err := h.skipHeaderTags(); err != nil {
-			f.release()
+		if err := c.pipe.drain(); err != nil {
 			return err
 		}
+		return c.respond(h.correlationID, false, unsupportedApiVersions())
 	}
-	elements, err := a.shape.check(h.body, h.version, flexible)
 	if err == nil && elements > fewElements {
 		f.details, err = c.s.requests.take(c.ctx, elements*elementBytes, c.s.opts.MemoryTime)
 	}
 	if err != nil {
 		f.release()
-		return fmt.Errorf("%w: %s v%d", err, kmsg.NameForKey(h.key), h.version)
+		return err
 	}
 	cl := call{conn: c, key: h.key, version: h.version, correlationID: h.correlationID, clientID: c.clientID, received: c.s.opts.Now()}
 	if a.key == produce.key {
@@ -216,13 +200,9 @@ func (c *conn) answer(a *api, cl *call, body []byte) error {
 	if a.key == fetch.key {
 		return c.s.fetch(cl, body)
 	}
-	if a.keepsBytes {
-		body = append([]byte(nil), body...)
-	}
-	req := kmsg.RequestForKey(a.key)
-	req.SetVersion(cl.version)
-	if err := req.ReadFrom(body); err != nil {
-		return fmt.Errorf("%w: %s v%d: %w", errMalformed, kmsg.NameForKey(a.key), cl.version, err)
+	req, err := a.decode(cl.version, body)
+	if err != nil {
+		return err
 	}
 	resp, err := a.serve(c.s, c.ctx, cl, req)
 	if err != nil {

@@ -122,23 +122,32 @@ type Server struct {
 
 // New makes a server for an engine. It owns nothing until Serve.
 func New(e *engine.Engine, opts Options) (*Server, error) {
+	s, err := newServer(opts, apis())
+	if err != nil {
+		return nil, err
+	}
+	s.engine = e
+	s.producerIDs = engine.NewProducerIDs(e.Catalog(), opts.NodeID)
+	return s, nil
+}
+
+// newServer makes a server that has a door but no engine behind it.
+func newServer(opts Options, list []*api) (*Server, error) {
 	if err := opts.validate(); err != nil {
 		return nil, err
 	}
 	s := &Server{
-		opts:        opts,
-		engine:      e,
-		log:         opts.Logger,
-		warn:        &rateLog{log: opts.Logger, now: opts.Now, interval: 5 * time.Second, kinds: map[string]*rateKind{}},
-		registry:    newRegistry(apis()),
-		requests:    newBudget(opts.QueuedRequestBytes),
-		responses:   newBudget(opts.FetchResponseBytes),
-		producerIDs: engine.NewProducerIDs(e.Catalog(), opts.NodeID),
-		sessions:    newSessionCache(opts.FetchSessions, opts.Now),
-		draining:    make(chan struct{}),
-		listeners:   map[net.Listener]struct{}{},
-		open:        map[*conn]struct{}{},
-		perIP:       map[string]int{},
+		opts:      opts,
+		log:       opts.Logger,
+		warn:      &rateLog{log: opts.Logger, now: opts.Now, interval: 5 * time.Second, kinds: map[string]*rateKind{}},
+		registry:  newRegistry(list),
+		requests:  newBudget(opts.QueuedRequestBytes),
+		responses: newBudget(opts.FetchResponseBytes),
+		sessions:  newSessionCache(opts.FetchSessions, opts.Now),
+		draining:  make(chan struct{}),
+		listeners: map[net.Listener]struct{}{},
+		open:      map[*conn]struct{}{},
+		perIP:     map[string]int{},
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	return s, nil
