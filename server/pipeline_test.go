@@ -1,0 +1,135 @@
+package server
+
+import (
+	"errors"
+	"io"
+	"math/rand/v2"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/millrace/millrace/segment/batch"
+)
+
+func createTopic(t *testing.T, c *rawClient, name string, partitions int32) [16]byte {
+	t.Helper()
+	create := kmsg.NewPtrCreateTopicsRequest()
+	create.SetVersion(7)
+	topic := kmsg.NewCreateTopicsRequestTopic()
+	topic.Topic, topic.NumPartitions, topic.ReplicationFactor = name, partitions, 1
+	create.Topics, create.TimeoutMillis = append(create.Topics, topic), 10000
+	resp := c.ask(create).(*kmsg.CreateTopicsResponse)
+	if resp.Topics[0].ErrorCode != 0 {
+		t.Fatalf("create topic: error %d", resp.Topics[0].ErrorCode)
+	}
+	return resp.Topics[0].TopicID
+}
+
+func TestResponsesComeInTheOrderOfRequests(t *testing.T) {
+	_, addr := startServer(t, func(o *Options) { o.ReadAhead, o.ReadAheadMax = 8, 1<<20 })
+	c := dialRaw(t, addr)
+	b := &broker{rawClient: c, topic: createTopic(t, c, likeTopic, 3)}
+	r := rand.New(rand.NewPCG(3, 4))
+	var requests []kmsg.Request
+	for range 400 {
+		switch r.IntN(8) {
+		case 0:
+			requests = append(requests, kmsg.NewPtrDescribeClusterRequest())
+		case 1:
+			requests = append(requests, fetchRequest(9, b, fetchOf{0, 0, -1, -1}))
+		case 2: // refused at once, while those before it wait for the disk
+			requests = append(requests, produceRequest(9, b, -1, 99, newBatch(t, batch.BuilderOptions{}, likeTime, "x")))
+		case 3:
+			requests = append(requests, produceRequest(9, b, 0, int32(r.IntN(3)), newBatch(t, batch.BuilderOptions{}, likeTime, "x")))
+		default:
+			value := strings.Repeat("v", r.IntN(100_000))
+			requests = append(requests, produceRequest(9, b, int16(-1+2*r.IntN(2)), int32(r.IntN(3)), newBatch(t, batch.BuilderOptions{}, likeTime, value)))
+		}
+	}
+	first := c.id + 1
+	go func() {
+		f := kmsg.NewRequestFormatter(kmsg.FormatterClientID("raw"))
+		for i, req := range requests {
+			if _, err := c.nc.Write(f.AppendRequest(nil, req, first+int32(i))); err != nil {
+				t.Error(err)
+				return
+			}
+		}
+	}()
+	for i, req := range requests {
+		if p, ok := req.(*kmsg.ProduceRequest); ok && p.Acks == 0 {
+			continue
+		}
+		resp, id, err := c.receive(req)
+		if err != nil {
+			t.Fatalf("response %d: %v", i, err)
+		}
+		if id != first+int32(i) {
+			t.Fatalf("response to %d, expected %d", id-first, i)
+		}
+		if p, ok := req.(*kmsg.ProduceRequest); ok {
+			want := int16(0)
+			if p.Topics[0].Partitions[0].Partition == 99 {
+				want = codeUnknownTopicOrPartition
+			}
+			if got := resp.(*kmsg.ProduceResponse).Topics[0].Partitions[0].ErrorCode; got != want {
+				t.Fatalf("response %d: error %d, want %d", i, got, want)
+			}
+		}
+	}
+}
+
+func TestProduceWithoutAcksClosesOnError(t *testing.T) {
+	_, addr := startServer(t, nil)
+	c := dialRaw(t, addr)
+	b := &broker{rawClient: c, topic: createTopic(t, c, likeTopic, 1)}
+	good := newBatch(t, batch.BuilderOptions{}, likeTime, "x")
+	c.send(produceRequest(9, b, 0, 0, good))
+	c.ask(kmsg.NewPtrDescribeClusterRequest()) // still there
+	c.send(produceRequest(9, b, 0, 5, good))
+	if _, _, err := c.receive(kmsg.NewPtrDescribeClusterRequest()); !errors.Is(err, io.EOF) {
+		t.Errorf("got %v, want the connection closed", err)
+	}
+}
+
+// TestAnnouncedFramesTakeNoMemory is what makes Kafka run out of memory: clients
+// that announce large requests and send little of them.
+func TestAnnouncedFramesTakeNoMemory(t *testing.T) {
+	s, addr := startServer(t, nil)
+	c := dialRaw(t, addr)
+	b := &broker{rawClient: c, topic: createTopic(t, c, likeTopic, 1)}
+	runtime.GC()
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	const connections, announced, sent = 40, 99 << 20, 64 << 10
+	for range connections {
+		nc := dialRaw(t, addr).nc
+		frame := make([]byte, 4+sent)
+		copy(frame, request(0, 9, 1, 0))
+		frame[0], frame[1], frame[2], frame[3] = announced>>24, announced>>16&0xff, 0, 0
+		if _, err := nc.Write(frame); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for deadline := time.Now().Add(5 * time.Second); s.Stats().Connections < connections+1; runtime.Gosched() {
+		if time.Now().After(deadline) {
+			t.Fatal("connections are missing")
+		}
+	}
+	for range 20 { // it serves on meanwhile
+		resp := c.ask(produceRequest(9, b, -1, 0, newBatch(t, batch.BuilderOptions{}, likeTime, strings.Repeat("x", 100_000))))
+		if code := resp.(*kmsg.ProduceResponse).Topics[0].Partitions[0].ErrorCode; code != codeNone {
+			t.Fatalf("error %d", code)
+		}
+	}
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	grown := int64(after.HeapAlloc) - int64(before.HeapAlloc)
+	t.Logf("%d connections took %d KiB of heap each", connections, grown/connections/1024)
+	if grown > connections*256<<10 {
+		t.Errorf("the heap has grown by %d KiB", grown>>10)
+	}
+}
