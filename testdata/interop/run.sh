@@ -141,9 +141,10 @@ run_scenario() { # CLIENT SCENARIO
 phase_of() { case $1 in read-all | dump-segments) echo 2 ;; restart-* | *-rounds) echo 3 ;; dump-stopped) echo 4 ;; *) echo 1 ;; esac; }
 
 run_client() { # CLIENT PHASE
-  local scenario
+  local scenario scenarios
   command_of "$1"
-  for scenario in $("${COMMAND[@]}" list); do
+  scenarios=$("${COMMAND[@]}" list 2>"$WORK/$1.log") || { say "FAIL $1: it cannot list its scenarios" "$(cat "$WORK/$1.log")"; return; }
+  for scenario in $scenarios; do
     [ "$(phase_of "$scenario")" = "$2" ] && [[ "$1/$scenario" == $ONLY ]] && run_scenario "$1" "$scenario"
   done
 }

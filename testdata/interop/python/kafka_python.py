@@ -1,5 +1,6 @@
 """Runs the interop scenarios (see the README) with kafka-python."""
 
+import threading
 import time
 
 import kafka
@@ -187,12 +188,25 @@ def delete_records():
 
 
 class Member(kafka.ConsumerRebalanceListener):
-    """A group member that remembers what it holds; step polls it once."""
+    """A group member that remembers what it holds. It polls in a thread of its own and for long: this client loses its
+    assignment when a poll happens to time out as the answer to SyncGroup arrives."""
 
     def __init__(self, name, group, **more):
-        self.held, self.values, self.assignments, self.revoked = set(), set(), 0, 0
+        self.held, self.values, self.assignments, self.revoked, self.leaving = set(), set(), 0, 0, False
         self.c = consumer(group, **{"partition_assignment_strategy": (RangePartitionAssignor,), **more})
         self.c.subscribe([name], listener=self)
+        self.thread = threading.Thread(target=self.run, daemon=True)
+        self.thread.start()
+
+    def run(self):
+        while not self.leaving:
+            for messages in self.c.poll(timeout_ms=1000).values():
+                self.values |= {m.value for m in messages}
+        self.c.close()
+
+    def leave(self):
+        self.leaving = True
+        self.thread.join(kit.remaining())
 
     def on_partitions_assigned(self, assigned):
         self.held |= {p.partition for p in assigned}
@@ -203,65 +217,57 @@ class Member(kafka.ConsumerRebalanceListener):
         self.held -= {p.partition for p in revoked}
         self.revoked += len(revoked)
 
-    def step(self):
-        for messages in self.c.poll(timeout_ms=20).values():
-            self.values |= {m.value for m in messages}
-
-
-def wait(what, ok, *members):
-    kit.eventually(what, ok, lambda: [m.step() for m in members])
-
 
 def run_member(name, group):
-    wait("the end", lambda: False, Member(name, group))
+    Member(name, group).thread.join(kit.remaining())
 
 
 def group_rebalance():
     name, group = create(kit.topic("rebalance"), 4), kit.topic("rebalance")
     fill(name, 40, 4)
     m = Member(name, group)
-    wait("alone with four partitions", lambda: len(m.held) == 4, m)
+    kit.eventually("alone with four partitions", lambda: len(m.held) == 4)
     other = kit.start_member(name, group)
-    wait("two of four after the second joined", lambda: len(m.held) == 2, m)
+    kit.eventually("two of four after the second joined", lambda: len(m.held) == 2)
     adm = admin()
 
     def both():
         g = adm.describe_groups([group])[group]
         return g["group_state"] == "Stable" and len(g["members"]) == 2
-    wait("stable with two members", both, m)
+    kit.eventually("stable with two members", both)
     kit.kill(other)
     fill(name, 80, 4)
-    wait("four again after the second was killed", lambda: len(m.held) == 4, m)
-    wait("every value read", lambda: len(m.values) == 80, m)
-    m.c.close()
+    kit.eventually("four again after the second was killed", lambda: len(m.held) == 4)
+    kit.eventually("every value read", lambda: len(m.values) == 80)
+    m.leave()
 
 
 def group_cooperative():
     name, group = create(kit.topic("cooperative"), 4), kit.topic("cooperative")
     sticky = {"partition_assignment_strategy": (CooperativeStickyAssignor,)}
     one = Member(name, group, **sticky)
-    wait("alone with four partitions", lambda: len(one.held) == 4, one)
+    kit.eventually("alone with four partitions", lambda: len(one.held) == 4)
     two = Member(name, group, **sticky)
-    wait("two each", lambda: len(one.held) == 2 and len(two.held) == 2, one, two)
+    kit.eventually("two each", lambda: len(one.held) == 2 and len(two.held) == 2)
     kit.check(one.revoked == 2, f"the first gave up {one.revoked} partitions to hand over 2")
-    two.c.close()
-    wait("four again after the second left", lambda: len(one.held) == 4, one)
-    one.c.close()
+    two.leave()
+    kit.eventually("four again after the second left", lambda: len(one.held) == 4)
+    one.leave()
 
 
 def group_static():
     name, group = create(kit.topic("static"), 4), kit.topic("static")
     one = Member(name, group, group_instance_id="one")
     two = Member(name, group, group_instance_id="two")
-    wait("two each", lambda: len(one.held) == 2 and len(two.held) == 2, one, two)
+    kit.eventually("two each", lambda: len(one.held) == 2 and len(two.held) == 2)
     before, assignments = set(two.held), one.assignments
-    two.c.close()  # a static member closes without leaving
+    two.leave()  # a static member closes without leaving
     two = Member(name, group, group_instance_id="two")
-    wait("two for the second, back again", lambda: len(two.held) == 2, one, two)
+    kit.eventually("two for the second, back again", lambda: len(two.held) == 2)
     kit.check(two.held == before, f"held {before} before, {two.held} after")
     kit.check(one.assignments == assignments, "the first was rebalanced")
-    one.c.close()
-    two.c.close()
+    one.leave()
+    two.leave()
 
 
 def restart_idempotent():
