@@ -79,7 +79,7 @@ func (e *Engine) open(ctx context.Context) error {
 	var group errgroup.Group
 	group.Go(func() (err error) {
 		e.catalog, err = catalog.Open(catalog.Options{
-			Dir: filepath.Join(data, "catalog"), ClusterID: e.meta.ClusterID, SyncDir: fs.SyncDir, Logger: e.log,
+			Dir: filepath.Join(data, "catalog"), ClusterID: e.meta.ClusterID, Disk: newCatalogDisk(fs), Logger: e.log,
 		})
 		return err
 	})

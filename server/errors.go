@@ -94,6 +94,7 @@ var errorCodes = []struct {
 	{catalog.ErrTopicExists, codeTopicAlreadyExists},
 	{catalog.ErrUnknownTopic, codeUnknownTopicOrPartition},
 	{catalog.ErrTooLarge, codeInvalidRequest},
+	{catalog.ErrNoSpace, codeKafkaStorageError},
 	{catalog.ErrFailed, codeKafkaStorageError},
 	{catalog.ErrClosed, codeBrokerNotAvailable},
 }

@@ -11,10 +11,22 @@ import (
 
 // Options say where a catalog lives.
 type Options struct {
-	Dir       string                 // directory of its own; made when missing
-	ClusterID string                 // given to an empty catalog; must match one that is not; "" takes what is there
-	SyncDir   func(dir string) error // makes file creations in a directory durable; nil does without
+	Dir       string // directory of its own; made when missing
+	ClusterID string // given to an empty catalog; must match one that is not; "" takes what is there
+	Disk      Disk   // nil does without
 	Logger    *slog.Logger
+}
+
+// Disk is what the catalogue needs of the file system beside what Badger does itself.
+type Disk interface {
+	// SyncDir makes the creation of files in a directory durable.
+	SyncDir(dir string) error
+	// Reserve gives every file of a directory whose name ends in suffix at least size
+	// bytes of blocks. Badger writes its log through a memory map, where a full disk
+	// cannot be reported: it would end the process.
+	Reserve(dir, suffix string, size int64) error
+	// FreeBytes is the room left on a directory's file system.
+	FreeBytes(dir string) (uint64, error)
 }
 
 // Catalog drives the state machine on one node and keeps its state in Badger.
@@ -35,7 +47,7 @@ type Catalog struct {
 
 // storage keeps images on the disk. Only the writer calls it, one call at a time.
 type storage interface {
-	save(old, img *Image) error // durable before it returns; ErrTooLarge means that nothing was written
+	save(old, img *Image) error // durable before it returns; ErrTooLarge and ErrNoSpace mean that nothing was written
 	tidy()                      // housekeeping after a change, mostly nothing
 	close() error
 }
@@ -175,7 +187,7 @@ func (c *Catalog) execute(cmd Command) (Result, error) {
 		return res, err
 	}
 	if err := c.store.save(old, res.Image); err != nil {
-		if errors.Is(err, ErrTooLarge) {
+		if errors.Is(err, ErrTooLarge) || errors.Is(err, ErrNoSpace) {
 			return Result{}, err
 		}
 		c.failed = err

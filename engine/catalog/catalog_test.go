@@ -400,3 +400,84 @@ func proposeForEver(dir string) {
 		fmt.Println("durable", res.Image.Version())
 	}
 }
+
+// testDisk is a disk whose room the test decides.
+type testDisk struct {
+	free     uint64
+	reserved int // calls
+	synced   int
+}
+
+func (d *testDisk) SyncDir(string) error               { d.synced++; return nil }
+func (d *testDisk) FreeBytes(string) (uint64, error)   { return d.free, nil }
+func (d *testDisk) Reserve(_, _ string, _ int64) error { d.reserved++; return nil }
+
+// TestFullDisk: on a full disk changes go on in the log that is reserved, are
+// refused before Badger would have to begin another, and go on when there is room.
+func TestFullDisk(t *testing.T) {
+	dir, disk := t.TempDir(), &testDisk{free: roomBytes - 1}
+	if _, err := Open(Options{Dir: dir, Disk: disk}); !errors.Is(err, ErrNoSpace) {
+		t.Fatalf("opened on a full disk: %v", err)
+	}
+	disk.free = roomBytes
+	c, err := Open(Options{Dir: dir, Disk: disk})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if disk.reserved == 0 || disk.synced == 0 {
+		t.Error("nothing was reserved before the first change")
+	}
+	disk.free = 0
+	wide := strings.Repeat("v", 100<<10)
+	change := func(n int) error {
+		_, err := c.Propose(t.Context(), AlterConfigs{c.Image().Version(), []ConfigChange{{ResourceGroup, "g", map[string]string{"k": fmt.Sprint(n, wide)}}}})
+		return err
+	}
+	done := 0
+	for err == nil && done < 1000 {
+		if err = change(done); err == nil {
+			done++
+		}
+	}
+	if !errors.Is(err, ErrNoSpace) || done*len(wide) < turnBytes/2 || done*len(wide) > memtableBytes {
+		t.Errorf("%d changes, then %v", done, err)
+	}
+	if c.store.(*store).db.Levels()[0].NumTables > 0 {
+		t.Error("Badger had to write a table")
+	}
+	if err := c.Close(); err != nil {
+		t.Error(err)
+	}
+	if c.store.(*store).db.IsClosed() {
+		t.Error("Badger was closed, which writes a table")
+	}
+	disk.free = roomBytes
+	if err := c.store.close(); err != nil { // gives back the lock on the directory
+		t.Fatal(err)
+	}
+	again, err := Open(Options{Dir: dir, Disk: disk})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer again.Close()
+	if want := fmt.Sprint(done-1, wide); again.Image().Config(ResourceGroup, "g")["k"] != want {
+		t.Error("the last change is lost")
+	}
+}
+
+// TestRoomAgain: a refusal for lack of room is not for ever.
+func TestRoomAgain(t *testing.T) {
+	disk := &testDisk{free: roomBytes}
+	c, err := Open(Options{Dir: t.TempDir(), Disk: disk})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	c.store.(*store).written = turnBytes
+	disk.free = 0
+	if _, err := c.Propose(t.Context(), AllocateProducerIDs{1, 1}); !errors.Is(err, ErrNoSpace) {
+		t.Errorf("have %v", err)
+	}
+	disk.free = roomBytes
+	propose(t, c, AllocateProducerIDs{1, 1})
+}

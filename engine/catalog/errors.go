@@ -19,6 +19,9 @@ var (
 	ErrClosed = errors.New("catalog: closed")
 	// ErrTooLarge means that the command does not fit into one transaction. Nothing was changed.
 	ErrTooLarge = errors.New("catalog: change too large for one transaction")
+	// ErrNoSpace means that the disk is too full to change anything safely. Nothing
+	// was changed; changes are taken again once there is room.
+	ErrNoSpace = errors.New("catalog: disk too full for a change")
 	// ErrFailed means that an earlier write failed, so the state on the disk is
 	// not known; reading goes on, changes are refused until the catalog is opened again.
 	ErrFailed = errors.New("catalog: refuses changes after a failed write")

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -19,17 +20,32 @@ const (
 	// flattenAt is the number of level-0 tables that are merged into one. Every start
 	// leaves one table behind, so this bounds what a start has to open.
 	flattenAt = 6
+
+	// walBytes is how much of its log Badger uses: a memtable, and one transaction that began just below its end.
+	walBytes = memtableBytes + memtableBytes/4
+	// roomBytes must be free to begin a new log, or to turn an old one into a table.
+	roomBytes = 24 << 20
+	// turnBytes is how much may be written, generously counted, until Badger may turn to a new log.
+	turnBytes = memtableBytes / 2
 )
 
 // store keeps the state of an image in Badger. Only the catalog's writer uses it.
 type store struct {
-	db      *badger.DB
-	log     *slog.Logger
-	syncDir func() error // makes new files in the directory durable
+	db   *badger.DB
+	log  *slog.Logger
+	disk Disk // nil: none
+	dir  string
+
+	written int64 // since the number of tables last changed
+	tables  int
 }
 
 // openStore opens or creates the store and reads the whole state.
 func openStore(opts Options) (*store, *Image, error) {
+	st := &store{log: opts.Logger, disk: opts.Disk, dir: opts.Dir}
+	if !st.hasRoom(filepath.Dir(opts.Dir)) {
+		return nil, nil, fmt.Errorf("%w: opening %s needs %d MiB", ErrNoSpace, opts.Dir, roomBytes>>20)
+	}
 	o := badger.DefaultOptions(opts.Dir).
 		WithSyncWrites(true).
 		WithMemTableSize(memtableBytes).
@@ -51,20 +67,60 @@ func openStore(opts Options) (*store, *Image, error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("catalog: open %s: %w", opts.Dir, err)
 	}
-	st := &store{db: db, log: opts.Logger, syncDir: func() error { return nil }}
-	if opts.SyncDir != nil {
-		st.syncDir = func() error { return opts.SyncDir(opts.Dir) }
-	}
+	st.db, st.tables = db, len(db.Tables())
 	img, err := st.load()
+	if err == nil {
+		err = st.settle()
+	}
 	if err != nil {
 		return nil, nil, errors.Join(err, st.close())
 	}
 	return st, img, nil
 }
 
+// close turns what is in memory into a table and closes Badger. On a full disk that
+// would end the process, so then everything is left to Badger's log, as after a kill.
 func (st *store) close() error {
+	if !st.hasRoom(st.dir) {
+		st.log.Warn("the disk is full: the catalogue is left as it is, and recovered at the next start", "dir", st.dir)
+		return nil
+	}
 	if err := st.db.Close(); err != nil {
 		return fmt.Errorf("catalog: close: %w", err)
+	}
+	return nil
+}
+
+// hasRoom reports whether Badger may begin new files.
+func (st *store) hasRoom(dir string) bool {
+	if st.disk == nil {
+		return true
+	}
+	free, err := st.disk.FreeBytes(dir)
+	return err != nil || free >= roomBytes
+}
+
+// settle makes Badger's new files durable and reserves the blocks of its log.
+func (st *store) settle() error {
+	if st.disk == nil {
+		return nil
+	}
+	if err := st.disk.Reserve(st.dir, ".mem", walBytes); err != nil {
+		return fmt.Errorf("catalog: reserve room: %w", err)
+	}
+	if err := st.disk.SyncDir(st.dir); err != nil {
+		return fmt.Errorf("catalog: sync directory: %w", err)
+	}
+	return nil
+}
+
+// checkTurn refuses a write that could make Badger turn to a new log on a full disk.
+func (st *store) checkTurn() error {
+	if n := len(st.db.Tables()); n != st.tables {
+		st.tables, st.written = n, 0
+	}
+	if st.written >= turnBytes && !st.hasRoom(st.dir) {
+		return ErrNoSpace
 	}
 	return nil
 }
@@ -94,11 +150,16 @@ func (st *store) load() (*Image, error) {
 }
 
 // save writes what changed between two images in one synced transaction. When
-// it returns ErrTooLarge nothing was written; after any other error that is not known.
+// it returns ErrTooLarge or ErrNoSpace nothing was written; after any other error
+// that is not known.
 func (st *store) save(old, img *Image) error {
+	if err := st.checkTurn(); err != nil {
+		return err
+	}
 	txn := st.db.NewTransaction(true)
 	defer txn.Discard()
-	if err := gather(txn, old, img); err != nil {
+	w := &writer{txn: txn}
+	if err := w.gather(old, img); err != nil {
 		return fmt.Errorf("%w: %.200s", ErrTooLarge, err) // Badger's error may hold the value
 	}
 	err := txn.Commit()
@@ -108,45 +169,61 @@ func (st *store) save(old, img *Image) error {
 	if err != nil {
 		return fmt.Errorf("catalog: write: %w", err)
 	}
-	if err := st.syncDir(); err != nil {
-		return fmt.Errorf("catalog: sync directory: %w", err)
-	}
-	return nil
+	st.written += w.bytes
+	return st.settle()
 }
 
-// gather puts what changed between two images into a transaction. It fails only
+// writer fills a transaction and counts what it takes in Badger's log and memory.
+type writer struct {
+	txn   *badger.Txn
+	bytes int64
+}
+
+const entryOverhead = 200 // of one entry, generously
+
+func (w *writer) set(key, value []byte) error {
+	w.bytes += int64(len(key) + len(value) + entryOverhead)
+	return w.txn.Set(key, value)
+}
+
+func (w *writer) delete(key []byte) error {
+	w.bytes += int64(len(key) + entryOverhead)
+	return w.txn.Delete(key)
+}
+
+// gather puts what changed between two images into the transaction. It fails only
 // when a value, or all together, is larger than Badger takes.
-func gather(txn *badger.Txn, old, img *Image) error {
-	if err := txn.Set(keyState, encodeState(img)); err != nil {
+func (w *writer) gather(old, img *Image) error {
+	if err := w.set(keyState, encodeState(img)); err != nil {
 		return err
 	}
 	for _, e := range img.events {
-		if err := saveEvent(txn, old, img, e); err != nil {
+		if err := w.event(old, img, e); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func saveEvent(txn *badger.Txn, old, img *Image, e Event) error {
+func (w *writer) event(old, img *Image, e Event) error {
 	switch e.Kind {
 	case TopicCreated, PartitionsAdded:
-		return saveTopic(txn, old.TopicByID(e.Topic), img.TopicByID(e.Topic))
+		return w.topic(old.TopicByID(e.Topic), img.TopicByID(e.Topic))
 	case TopicDeleted:
-		return deleteTopic(txn, old.TopicByID(e.Topic))
+		return w.deleteTopic(old.TopicByID(e.Topic))
 	case ConfigsChanged:
 		if e.Type == ResourceTopic {
-			return saveTopic(txn, old.TopicByID(e.Topic), img.TopicByID(e.Topic))
+			return w.topic(old.TopicByID(e.Topic), img.TopicByID(e.Topic))
 		}
 		set, found := img.configs[configKey{e.Type, e.Name}]
 		if !found {
-			return txn.Delete(configsKey(e.Type, e.Name))
+			return w.delete(configsKey(e.Type, e.Name))
 		}
-		return txn.Set(configsKey(e.Type, e.Name), encodeConfigs(set))
+		return w.set(configsKey(e.Type, e.Name), encodeConfigs(set))
 	case BrokerRegistered:
 		for _, b := range img.brokers {
 			if have, found := old.Broker(b.ID); !found || have.Epoch != b.Epoch {
-				if err := txn.Set(brokerKey(b.ID), encodeBroker(b)); err != nil {
+				if err := w.set(brokerKey(b.ID), encodeBroker(b)); err != nil {
 					return err
 				}
 			}
@@ -155,34 +232,34 @@ func saveEvent(txn *badger.Txn, old, img *Image, e Event) error {
 	return nil // the rest is in the state value
 }
 
-// saveTopic writes the topic's value and the chunks of its partitions that differ.
-func saveTopic(txn *badger.Txn, old, t *Topic) error {
+// topic writes the topic's value and the chunks of its partitions that differ.
+func (w *writer) topic(old, t *Topic) error {
 	if t == nil { // made and removed by the same command
 		return nil
 	}
-	if err := txn.Set(topicKey(t.ID), encodeTopic(t)); err != nil {
+	if err := w.set(topicKey(t.ID), encodeTopic(t)); err != nil {
 		return err
 	}
 	for n, chunk := range chunksOf(t.Partitions) {
 		if old != nil && slices.EqualFunc(chunk, chunkOf(old.Partitions, n), equalPartitions) {
 			continue
 		}
-		if err := txn.Set(partitionsKey(t.ID, n), encodePartitions(chunk)); err != nil {
+		if err := w.set(partitionsKey(t.ID, n), encodePartitions(chunk)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func deleteTopic(txn *badger.Txn, t *Topic) error {
+func (w *writer) deleteTopic(t *Topic) error {
 	if t == nil { // made and removed by the same command
 		return nil
 	}
-	if err := txn.Delete(topicKey(t.ID)); err != nil {
+	if err := w.delete(topicKey(t.ID)); err != nil {
 		return err
 	}
 	for n := range chunksOf(t.Partitions) {
-		if err := txn.Delete(partitionsKey(t.ID, n)); err != nil {
+		if err := w.delete(partitionsKey(t.ID, n)); err != nil {
 			return err
 		}
 	}
