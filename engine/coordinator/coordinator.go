@@ -129,10 +129,16 @@ func (c *Coordinator) openShards(n int32) {
 		queue <- s
 	}
 	close(queue)
+	began := c.opts.Now()
+	var left atomic.Int64
+	left.Store(int64(len(toLoad)))
 	for range min(runtime.GOMAXPROCS(0), len(toLoad)) {
 		c.work.Go(func() {
 			for s := range queue {
 				s.load()
+				if left.Add(-1) == 0 {
+					c.opts.Logger.Info("loaded consumer groups", "partitions", len(toLoad), "took", c.opts.Now().Sub(began))
+				}
 			}
 		})
 	}

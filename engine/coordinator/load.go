@@ -15,7 +15,6 @@ const readBytes = 1 << 20
 
 // load reads the groups back from the log.
 func (s *shard) load() {
-	began := s.c.opts.Now()
 	groups, bytes, err := s.read()
 	if err != nil {
 		s.logger().Error("could not load groups; they are refused until a restart", "error", err)
@@ -23,9 +22,7 @@ func (s *shard) load() {
 		return
 	}
 	s.activate(groups, bytes)
-	if len(groups) > 0 {
-		s.logger().Info("loaded groups", "groups", len(groups), "bytes", bytes, "took", s.c.opts.Now().Sub(began))
-	}
+	s.logger().Debug("loaded groups", "groups", len(groups), "bytes", bytes)
 }
 
 // read replays the log from its start to the high watermark.

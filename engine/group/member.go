@@ -62,11 +62,3 @@ func (m *member) matches(protocols []Protocol) bool {
 func (m *member) hasSatisfiedHeartbeat() bool {
 	return !m.isNew && (m.join != 0 || m.sync != 0)
 }
-
-func protocolNames(protocols []Protocol) map[string]bool {
-	names := make(map[string]bool, len(protocols))
-	for _, p := range protocols {
-		names[p.Name] = true
-	}
-	return names
-}
