@@ -182,7 +182,10 @@ func (p *produceCall) unref() {
 		return
 	}
 	p.frame.release()
-	for _, part := range p.parts {
+	if len(p.parts) > 1<<10 {
+		p.parts, p.usedParts = nil, 0 // a rare request; do not keep its size
+	}
+	for _, part := range p.parts[:p.usedParts] {
 		part.result = engine.ProduceResult{}
 	}
 	clear(p.req.Topics)

@@ -393,7 +393,7 @@ func (r *fetchRun) await() {
 		case <-st.timer.C:
 			r.examine()
 			return
-		case <-r.s.draining:
+		case <-r.s.serving.Done():
 			return
 		case <-r.cl.conn.ctx.Done():
 			return

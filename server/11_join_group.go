@@ -50,14 +50,8 @@ func (s *Server) joinGroup(ctx context.Context, c *call, req kmsg.Request) (kmsg
 // untilDraining ends with ctx, or when a shutdown begins: what waits for other members would outlast its patience.
 func (s *Server) untilDraining(ctx context.Context) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancel(ctx)
-	go func() { // ends with the request at the latest
-		select {
-		case <-s.draining:
-			cancel()
-		case <-ctx.Done():
-		}
-	}()
-	return ctx, cancel
+	stop := context.AfterFunc(s.serving, cancel)
+	return ctx, func() { stop(); cancel() }
 }
 
 // text is a string that may be null; null is empty.

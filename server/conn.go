@@ -12,6 +12,7 @@ import (
 	"os"
 	"runtime/debug"
 	"strconv"
+	"syscall"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -91,7 +92,7 @@ func (c *conn) interrupt() { c.nc.SetReadDeadline(time.Unix(1, 0)) }
 func (c *conn) setReadDeadline(in time.Duration) {
 	c.nc.SetReadDeadline(c.s.opts.Now().Add(in))
 	select {
-	case <-c.s.draining: // interrupt came first
+	case <-c.s.serving.Done(): // interrupt came first
 		c.interrupt()
 	default:
 	}
@@ -142,14 +143,7 @@ func (c *conn) awaitFrame() error {
 	return nil
 }
 
-func (s *Server) isDraining() bool {
-	select {
-	case <-s.draining:
-		return true
-	default:
-		return false
-	}
-}
+func (s *Server) isDraining() bool { return s.serving.Err() != nil }
 
 // serveFrame answers one request. It takes over the frame.
 func (c *conn) serveFrame(f frame) error {
@@ -293,11 +287,17 @@ func (c *conn) farewell(err error) {
 	switch {
 	case errors.Is(err, errClosing) || c.s.isDraining():
 		return
-	case errors.Is(err, errIdle):
-		c.s.log.Debug("closed an idle connection", "client", c.remoteHost)
-		return
 	case errors.Is(err, errFrameSize), errors.Is(err, errHeader), errors.Is(err, errUnknownAPI), errors.Is(err, errMalformed), errors.Is(err, errTooDetailed):
 		c.s.stats.malformed.Add(1)
+	case errors.Is(err, errIdle) || hungUp(err):
+		c.s.log.Debug("closed a connection", "reason", err, "client", c.remoteHost, "client_id", c.clientID)
+		return
 	}
 	c.s.warn.warn("closed a connection", slog.Any("reason", err), slog.String("client", c.remoteHost), slog.String("client_id", c.clientID))
+}
+
+// hungUp tells whether an error only says that the client has gone.
+func hungUp(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) ||
+		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 }

@@ -142,7 +142,9 @@ func (p *pipeline) write() {
 		for p.answer() {
 		}
 		if err := p.failed(); err != nil {
-			p.c.s.warn.warn("closed a connection", slog.Any("reason", err), slog.String("client", p.c.remoteHost))
+			if !hungUp(err) {
+				p.c.s.warn.warn("closed a connection", slog.Any("reason", err), slog.String("client", p.c.remoteHost))
+			}
 			// The reader finds out by its next read or at its next wait.
 			p.c.nc.Close()
 			signal(p.room)

@@ -107,9 +107,10 @@ type Server struct {
 	producerIDs *engine.ProducerIDs
 	stats       stats
 
-	ctx      context.Context // ends when a shutdown runs out of patience
-	cancel   context.CancelFunc
-	draining chan struct{} // closed when a shutdown begins; waiting fetches answer at once
+	serving context.Context // ends when a shutdown begins; what waits for others answers at once
+	drain   context.CancelFunc
+	ctx     context.Context // ends when a shutdown runs out of patience
+	cancel  context.CancelFunc
 
 	conns sync.WaitGroup // one per connection
 
@@ -144,11 +145,11 @@ func newServer(opts Options, list []*api) (*Server, error) {
 		requests:  newBudget(opts.QueuedRequestBytes),
 		responses: newBudget(opts.FetchResponseBytes),
 		sessions:  newSessionCache(opts.FetchSessions, opts.Now),
-		draining:  make(chan struct{}),
 		listeners: map[net.Listener]struct{}{},
 		open:      map[*conn]struct{}{},
 		perIP:     map[string]int{},
 	}
+	s.serving, s.drain = context.WithCancel(context.Background())
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	return s, nil
 }
@@ -232,7 +233,7 @@ func (s *Server) sleep(ctx context.Context, d time.Duration) bool {
 	case <-t.C:
 		return true
 	case <-ctx.Done():
-	case <-s.draining:
+	case <-s.serving.Done():
 	}
 	return false
 }
@@ -279,10 +280,8 @@ func (s *Server) welcome(nc net.Conn) {
 // ended, with the error of ctx when requests had to be cut short.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.mu.Lock()
-	if !s.stopped {
-		s.stopped = true
-		close(s.draining)
-	}
+	s.stopped = true
+	s.drain()
 	for l := range s.listeners {
 		l.Close()
 	}
