@@ -27,10 +27,14 @@ func TestModel(t *testing.T) {
 	if testing.Short() {
 		seeds = 5
 	}
+	handovers := 0
 	for seed := range uint64(seeds) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) { playModel(t, seed) })
+			synctest.Test(t, func(t *testing.T) { handovers += playModel(t, seed) })
 		})
+	}
+	if handovers < 20*seeds {
+		t.Errorf("only %d assignments in %d plays: the model does not say much", handovers, seeds)
 	}
 }
 
@@ -69,7 +73,8 @@ func (m *model) co() *Coordinator {
 	return m.c
 }
 
-func playModel(t *testing.T, seed uint64) {
+// playModel plays once, and counts the assignments that were handed out.
+func playModel(t *testing.T, seed uint64) int {
 	m := &model{
 		bench: newBench(t, 1), random: rand.New(rand.NewPCG(seed, 1)),
 		calm: make(chan struct{}), over: make(chan struct{}), owners: map[string]string{},
@@ -111,10 +116,8 @@ func playModel(t *testing.T, seed uint64) {
 			t.Errorf("partition %d is at %d after a restart; %d was acknowledged", p, have, acked)
 		}
 	}
-	if m.handovers < 10 {
-		t.Errorf("only %d assignments: the model does not say much", m.handovers)
-	}
 	m.close()
+	return m.handovers
 }
 
 func (m *model) quiet() bool {
