@@ -39,9 +39,9 @@ func (s *Server) apiVersions(_ context.Context, c *call, req kmsg.Request) (kmsg
 	return resp, nil
 }
 
-// unsupportedApiVersions is the answer to an ApiVersions request of a version
+// unsupportedAPIVersions is the answer to an ApiVersions request of a version
 // that is not known here.
-func unsupportedApiVersions() kmsg.Response {
+func unsupportedAPIVersions() kmsg.Response {
 	resp := kmsg.NewPtrApiVersionsResponse()
 	resp.ErrorCode = codeUnsupportedVersion
 	k := kmsg.NewApiVersionsResponseApiKey()

@@ -156,7 +156,7 @@ func (c *conn) serveFrame(f frame) error {
 		if err := c.pipe.drain(); err != nil {
 			return err
 		}
-		return c.respond(h.correlationID, false, unsupportedApiVersions())
+		return c.respond(h.correlationID, false, unsupportedAPIVersions())
 	}
 	if err == nil && elements > fewElements {
 		f.details, err = c.s.requests.take(c.ctx, elements*elementBytes, c.s.opts.MemoryTime)

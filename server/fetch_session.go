@@ -247,10 +247,3 @@ func (s *fetchSession) forget(keys []fetchKey) {
 	clear(s.order[len(kept):])
 	s.order = kept
 }
-
-// sizes is the number of sessions and of partitions in them.
-func (c *sessionCache) sizes() (sessions, partitions int) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return len(c.sessions), c.partitions
-}

@@ -119,8 +119,8 @@ func TestSessionResume(t *testing.T) {
 			t.Errorf("%s: next epoch %d", step.name, epoch)
 		}
 	}
-	if sessions, partitions := c.sizes(); sessions != 0 || partitions != 0 {
-		t.Errorf("%d sessions with %d partitions left", sessions, partitions)
+	if len(c.sessions) != 0 || c.partitions != 0 {
+		t.Errorf("%d sessions with %d partitions left", len(c.sessions), c.partitions)
 	}
 }
 
