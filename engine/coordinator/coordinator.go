@@ -17,7 +17,7 @@ type Options struct {
 	Topics        Topics
 	Groups        group.Config
 	CommitTimeout time.Duration // offsets.commit.timeout.ms: how long a request waits for its records to be durable
-	MaxPending    int64         // bytes of records on their way to the log, per partition; default 16 MiB
+	MaxPending    int64         // bytes of records on their way to the log, per partition; default 4 MiB
 	MinRewrite    int64         // a log of fewer bytes than this is left alone; default 1 MiB
 	Now           func() time.Time
 	NewID         func() string // a fresh UUID
@@ -25,7 +25,7 @@ type Options struct {
 }
 
 const (
-	defaultMaxPending = 16 << 20
+	defaultMaxPending = 4 << 20
 	defaultMinRewrite = 1 << 20
 )
 
