@@ -11,7 +11,7 @@
 set -uo pipefail
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 CACHE=${INTEROP_CACHE:-$(cd "$HERE/../.." && pwd)/.cache/interop}
-CLIENTS="franz-go sarama kafka-go confluent-kafka kafka-python kafkajs java tools"
+CLIENTS="tools java sarama kafka-python confluent-kafka franz-go kafka-go kafkajs" # the longest first
 LIMIT=60    # seconds for one scenario, twice as long where the broker restarts; the clients give up 10 s earlier
 TOTAL=900   # seconds for everything
 

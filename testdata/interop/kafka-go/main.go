@@ -31,7 +31,7 @@ func main() {
 }
 
 func client() *kafka.Client {
-	return &kafka.Client{Addr: kafka.TCP(kit.Brokers()...), Timeout: 10 * time.Second, Transport: &kafka.Transport{MetadataTTL: 100 * time.Millisecond}}
+	return &kafka.Client{Addr: kafka.TCP(kit.Brokers()...), Timeout: 10 * time.Second, Transport: &kafka.Transport{MetadataTTL: time.Second}}
 }
 
 func create(ctx context.Context, topic string, partitions int) string {
