@@ -12,6 +12,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/millrace/millrace/segment/batch"
+	"github.com/millrace/millrace/segment/vfs"
 )
 
 func createTopic(t *testing.T, c *rawClient, name string, partitions int32) [16]byte {
@@ -92,6 +93,45 @@ func TestProduceWithoutAcksClosesOnError(t *testing.T) {
 	c.send(produceRequest(9, b, 0, 5, good))
 	if _, _, err := c.receive(kmsg.NewPtrDescribeClusterRequest()); !errors.Is(err, io.EOF) {
 		t.Errorf("got %v, want the connection closed", err)
+	}
+}
+
+// TestStalledDiskTimesOutProducers is fault 1 of the audit: a producer hears within
+// its own timeout, whatever the disk does.
+func TestStalledDiskTimesOutProducers(t *testing.T) {
+	release := make(chan struct{})
+	fs := vfs.NewFaulty(vfs.OS())
+	_, addr := startServerOn(t, fs, nil)
+	c := dialRaw(t, addr)
+	b := &broker{rawClient: c, topic: createTopic(t, c, likeTopic, 2)}
+	good := func() []byte { return newBatch(t, batch.BuilderOptions{}, likeTime, "x") }
+	c.ask(produceRequest(9, b, -1, 0, good()))
+
+	fs.Inject(vfs.Fault{Op: vfs.OpSync, Path: "*.log", Stall: release})
+	requests := []*kmsg.ProduceRequest{produceRequest(9, b, -1, 0, good()), produceRequest(9, b, 1, 0, good()), produceRequest(9, b, -1, 77, nil)}
+	start := time.Now()
+	for _, req := range requests {
+		req.TimeoutMillis = 100 // leastProduceTime applies
+		c.send(req)
+	}
+	for i, want := range []int16{codeRequestTimedOut, codeRequestTimedOut, codeUnknownTopicOrPartition} {
+		resp, _, err := c.receive(requests[i])
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := resp.(*kmsg.ProduceResponse).Topics[0].Partitions[0].ErrorCode; got != want {
+			t.Errorf("request %d: error %d, want %d", i, got, want)
+		}
+	}
+	if took := time.Since(start); took < leastProduceTime || took > leastProduceTime+2*time.Second {
+		t.Errorf("answered after %v", took)
+	}
+	if resp := c.ask(fetchRequest(12, b, fetchOf{0, 0, -1, -1})).(*kmsg.FetchResponse); resp.Topics[0].Partitions[0].HighWatermark != 1 {
+		t.Errorf("high watermark %d while the disk stalls", resp.Topics[0].Partitions[0].HighWatermark)
+	}
+	close(release)
+	if code := c.ask(produceRequest(9, b, -1, 0, good())).(*kmsg.ProduceResponse).Topics[0].Partitions[0].ErrorCode; code != codeNone {
+		t.Errorf("after the stall: error %d", code)
 	}
 }
 

@@ -25,6 +25,11 @@ func (l testLog) Write(b []byte) (int, error) {
 // startServer runs a broker on a free port of the loopback for the length of a test.
 func startServer(t *testing.T, change func(*Options), props ...string) (*Server, string) {
 	t.Helper()
+	return startServerOn(t, vfs.OS(), change, props...)
+}
+
+func startServerOn(t *testing.T, fs vfs.FS, change func(*Options), props ...string) (*Server, string) {
+	t.Helper()
 	settings := map[string]string{"node.id": "1", "log.dirs": t.TempDir(), "num.partitions": "3", "group.initial.rebalance.delay.ms": "0"}
 	for i := 0; i+1 < len(props); i += 2 {
 		settings[props[i]] = props[i+1]
@@ -34,7 +39,7 @@ func startServer(t *testing.T, change func(*Options), props ...string) (*Server,
 		t.Fatal(err)
 	}
 	logger := slog.New(slog.NewTextHandler(testLog{t}, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	e, err := engine.Open(t.Context(), engine.Options{FS: vfs.OS(), Config: cfg, Now: time.Now, Logger: logger})
+	e, err := engine.Open(t.Context(), engine.Options{FS: fs, Config: cfg, Now: time.Now, Logger: logger})
 	if err != nil {
 		t.Fatal(err)
 	}
