@@ -22,7 +22,10 @@ func newCatalogDisk(fs vfs.FS) *catalogDisk {
 
 func (d *catalogDisk) SyncDir(dir string) error { return d.fs.SyncDir(dir) }
 
-func (d *catalogDisk) FreeBytes(dir string) (uint64, error) { return d.fs.FreeBytes(dir) }
+func (d *catalogDisk) FreeBytes(dir string) (uint64, error) {
+	free, _, err := d.fs.Space(dir)
+	return free, err
+}
 
 // Reserve allocates the blocks of files that have come since the last call.
 func (d *catalogDisk) Reserve(dir, suffix string, size int64) error {

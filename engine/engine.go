@@ -286,8 +286,8 @@ type LogDir struct {
 // LogDirs describes the log directories. It asks the file system.
 func (e *Engine) LogDirs() []LogDir {
 	d := LogDir{Path: e.dir.Path(), TotalBytes: -1, FreeBytes: -1, Err: e.dir.Err()}
-	if free, err := e.dir.FreeBytes(); err == nil {
-		d.FreeBytes = int64(min(free, math.MaxInt64))
+	if free, total, err := e.dir.Space(); err == nil {
+		d.FreeBytes, d.TotalBytes = int64(min(free, math.MaxInt64)), int64(min(total, math.MaxInt64))
 	}
 	return []LogDir{d}
 }

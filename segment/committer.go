@@ -109,15 +109,7 @@ func (c *committer) refuse(l *Log, appends []*Append, err error) {
 
 // sync makes all that the round has written durable.
 func (c *committer) sync() {
-	newFolder := false
-	for _, p := range c.parts {
-		newFolder = newFolder || p.newFolder
-	}
-	if newFolder {
-		if err := c.dir.fs.SyncDir(c.dir.topics); err != nil {
-			c.dir.fence("sync", c.dir.topics, err)
-		}
-	}
+	c.syncTopics()
 	if len(c.parts) == 1 {
 		c.parts[0].sync()
 		return
@@ -129,6 +121,24 @@ func (c *committer) sync() {
 		}
 	}
 	c.unsaved.Wait()
+}
+
+// syncTopics makes new folders of logs durable, all with one sync.
+func (c *committer) syncTopics() {
+	var failure error
+	synced := false
+	for _, p := range c.parts {
+		if !p.newFolder || p.failure != nil {
+			continue
+		}
+		if !synced {
+			synced = true
+			if err := c.dir.fs.SyncDir(c.dir.topics); err != nil {
+				failure = c.dir.fence("sync", c.dir.topics, err)
+			}
+		}
+		p.failure = failure
+	}
 }
 
 func (c *committer) begin(l *Log) *part {

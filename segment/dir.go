@@ -160,8 +160,8 @@ func (d *Dir) Err() error {
 	return nil
 }
 
-// FreeBytes is the room left on the directory's file system.
-func (d *Dir) FreeBytes() (uint64, error) { return d.fs.FreeBytes(d.opts.Path) }
+// Space is what the directory's file system has left, and how large it is, in bytes.
+func (d *Dir) Space() (free, total uint64, err error) { return d.fs.Space(d.opts.Path) }
 
 // Path is where the directory lies.
 func (d *Dir) Path() string { return d.opts.Path }
@@ -252,6 +252,10 @@ func (d *Dir) Close(ctx context.Context) error {
 	go func() {
 		d.running.Wait()
 		d.committer.stopSyncers()
+		for _, l := range logs {
+			// An append may have been queued just behind the last round.
+			d.committer.refuse(l, l.refuse(ErrClosed), ErrClosed)
+		}
 		done <- d.writeClean(logs)
 	}()
 	select {

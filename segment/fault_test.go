@@ -97,8 +97,9 @@ func TestFailedWriteOrSyncFences(t *testing.T) {
 		{Op: vfs.OpSync, Path: "*.log", Nth: 1, Err: syscall.EIO},
 		{Op: vfs.OpWrite, Path: "*.log", Nth: 1, Err: syscall.EIO},
 		{Op: vfs.OpSyncDir, Path: "other-*", Nth: 1, Err: syscall.EIO},
+		{Op: vfs.OpSyncDir, Path: "topics", Nth: 1, Err: syscall.EIO},
 	} {
-		t.Run(fault.Op.String(), func(t *testing.T) {
+		t.Run(fault.Op.String()+fault.Path, func(t *testing.T) {
 			fs := newMem(t)
 			faulty := vfs.NewFaulty(fs)
 			d := openDir(t, faulty)

@@ -26,7 +26,7 @@ const (
 	OpStat
 	OpSyncDir
 	OpLock
-	OpFreeBytes
+	OpSpace
 	OpRead  // ReadAt
 	OpWrite // WriteAt and WriteVAt
 	OpTruncate
@@ -36,7 +36,7 @@ const (
 	OpClose // of a file; releasing a lock is not an operation
 )
 
-var opNames = [...]string{"any", "open", "mkdir", "remove", "rename", "readdir", "stat", "syncdir", "lock", "freebytes",
+var opNames = [...]string{"any", "open", "mkdir", "remove", "rename", "readdir", "stat", "syncdir", "lock", "space",
 	"read", "write", "truncate", "allocate", "sync", "size", "close"}
 
 // String is a word for people.
@@ -307,10 +307,10 @@ func (f *Faulty) Lock(name string) (io.Closer, error) {
 	return f.inner.Lock(name)
 }
 
-// FreeBytes is OpFreeBytes.
-func (f *Faulty) FreeBytes(name string) (uint64, error) {
-	if err := f.check(OpFreeBytes, name); err != nil {
-		return 0, err
+// Space is OpSpace.
+func (f *Faulty) Space(name string) (free, total uint64, err error) {
+	if err := f.check(OpSpace, name); err != nil {
+		return 0, 0, err
 	}
-	return f.inner.FreeBytes(name)
+	return f.inner.Space(name)
 }

@@ -87,7 +87,7 @@ func TestEveryKindFailsAndCounts(t *testing.T) {
 		OpStat:      func(fsys FS, f File) error { _, err := fsys.Stat("a"); return err },
 		OpSyncDir:   func(fsys FS, f File) error { return fsys.SyncDir("a") },
 		OpLock:      func(fsys FS, f File) error { _, err := fsys.Lock("a"); return err },
-		OpFreeBytes: func(fsys FS, f File) error { _, err := fsys.FreeBytes("a"); return err },
+		OpSpace: func(fsys FS, f File) error { _, _, err := fsys.Space("a"); return err },
 		OpRead:      func(fsys FS, f File) error { _, err := f.ReadAt(make([]byte, 1), 0); return err },
 		OpWrite:     func(fsys FS, f File) error { _, err := f.WriteAt([]byte("x"), 0); return err },
 		OpTruncate:  func(fsys FS, f File) error { return f.Truncate(1) },

@@ -19,12 +19,12 @@ import (
 // same file. There are no permissions, and no clock: modification times are zero. It never blocks,
 // and is for concurrent use. What was removed stays in memory for the sake of open files.
 type Mem struct {
-	mu      sync.Mutex
-	tree    *tree
-	locks   map[string]bool
-	free    uint64
-	base    *tree // as it was when Record was called, nil before
-	journal []op  // what has happened since
+	mu          sync.Mutex
+	tree        *tree
+	locks       map[string]bool
+	free, total uint64 // what Space says
+	base        *tree  // as it was when Record was called, nil before
+	journal     []op   // what has happened since
 }
 
 // NewMem gives an empty file system.
@@ -32,14 +32,14 @@ func NewMem() *Mem { return newMem(newTree()) }
 
 func newMem(t *tree) *Mem {
 	const plenty = 1 << 40
-	return &Mem{tree: t, locks: map[string]bool{}, free: plenty}
+	return &Mem{tree: t, locks: map[string]bool{}, free: plenty, total: plenty}
 }
 
-// SetFreeBytes sets what FreeBytes says, 1 TiB at first. It limits nothing: let a Faulty return ENOSPC.
-func (m *Mem) SetFreeBytes(n uint64) {
+// SetSpace sets what Space says, 1 TiB of 1 TiB at first. It limits nothing: let a Faulty return ENOSPC.
+func (m *Mem) SetSpace(free, total uint64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.free = n
+	m.free, m.total = free, total
 }
 
 // do applies an operation and remembers it when recording.
@@ -283,14 +283,14 @@ func (l *memLock) Close() error {
 	return err
 }
 
-// FreeBytes is what SetFreeBytes has set.
-func (m *Mem) FreeBytes(name string) (uint64, error) {
+// Space is what SetSpace has set.
+func (m *Mem) Space(name string) (free, total uint64, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if _, err := m.find(name); err != nil {
-		return 0, &os.PathError{Op: "freebytes", Path: name, Err: err}
+		return 0, 0, &os.PathError{Op: "space", Path: name, Err: err}
 	}
-	return m.free, nil
+	return m.free, m.total, nil
 }
 
 // Crash gives a file system as it would be found after a power cut now; m itself is not touched, nor
@@ -302,7 +302,7 @@ func (m *Mem) Crash(seed uint64, keep float64) *Mem {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	crashed := newMem(m.tree.crash(rand.New(rand.NewPCG(seed, seed)), keep))
-	crashed.free = m.free
+	crashed.free, crashed.total = m.free, m.total
 	return crashed
 }
 
@@ -371,6 +371,6 @@ func (m *Mem) Replay(n int) *Mem {
 		t.apply(o)
 	}
 	replayed := newMem(t)
-	replayed.free = m.free
+	replayed.free, replayed.total = m.free, m.total
 	return replayed
 }

@@ -450,10 +450,10 @@ func TestErrorsNameTheFile(t *testing.T) {
 	}
 }
 
-func TestFreeBytesIsWhatWasSet(t *testing.T) {
+func TestSpaceIsWhatWasSet(t *testing.T) {
 	m := NewMem()
-	m.SetFreeBytes(42)
-	if n, err := m.Crash(1, 1).FreeBytes("."); n != 42 || err != nil {
-		t.Errorf("FreeBytes = %d, %v", n, err)
+	m.SetSpace(42, 43)
+	if free, total, err := m.Crash(1, 1).Space("."); free != 42 || total != 43 || err != nil {
+		t.Errorf("Space = %d, %d, %v", free, total, err)
 	}
 }

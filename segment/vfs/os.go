@@ -74,12 +74,12 @@ func (osFS) Lock(name string) (io.Closer, error) {
 	return f, nil // closing the only descriptor of it releases the lock
 }
 
-func (osFS) FreeBytes(name string) (uint64, error) {
-	n, err := freeBytes(name)
+func (osFS) Space(name string) (free, total uint64, err error) {
+	free, total, err = space(name)
 	if err != nil {
-		return 0, &os.PathError{Op: "freebytes", Path: name, Err: err}
+		return 0, 0, &os.PathError{Op: "space", Path: name, Err: err}
 	}
-	return n, nil
+	return free, total, nil
 }
 
 // osFile adds to os.File what os does not offer. Descriptors are used through raw only, which keeps

@@ -274,9 +274,9 @@ var sameTests = []struct {
 		s.tree(".")
 	}},
 	{"free space", func(s *script) {
-		n, err := s.fs.FreeBytes(s.root)
-		s.say("%v %v", n > 0, err)
-		_, err = s.fs.FreeBytes(s.in("none"))
+		free, total, err := s.fs.Space(s.root)
+		s.say("%v %v %v", free > 0, total >= free, err)
+		_, _, err = s.fs.Space(s.in("none"))
 		s.say("%v", err)
 	}},
 	{"helpers", func(s *script) {

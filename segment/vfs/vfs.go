@@ -43,8 +43,9 @@ type FS interface {
 	// fails at once with a *LockedError when it is held, be it by this process. Close releases it and
 	// leaves the file; so does the end of the process.
 	Lock(name string) (io.Closer, error)
-	// FreeBytes is the space left for this process on the disk that holds the file or directory.
-	FreeBytes(name string) (uint64, error)
+	// Space is what the disk that holds the file or directory has left for this process, and how
+	// large it is, in bytes.
+	Space(name string) (free, total uint64, err error)
 }
 
 // File is an open file, read and written at offsets: it has no position of its own. All methods may

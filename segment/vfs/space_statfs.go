@@ -4,7 +4,7 @@ package vfs
 
 import "golang.org/x/sys/unix"
 
-func freeBytes(name string) (uint64, error) {
+func space(name string) (free, total uint64, err error) {
 	var st unix.Statfs_t
 	for {
 		err := unix.Statfs(name, &st)
@@ -12,11 +12,12 @@ func freeBytes(name string) (uint64, error) {
 			break
 		}
 		if err != unix.EINTR {
-			return 0, err
+			return 0, 0, err
 		}
 	}
+	total = uint64(st.Blocks) * uint64(st.Bsize)
 	if int64(st.Bavail) < 0 { // FreeBSD: root has eaten into the reserve
-		return 0, nil
+		return 0, total, nil
 	}
-	return uint64(st.Bavail) * uint64(st.Bsize), nil
+	return uint64(st.Bavail) * uint64(st.Bsize), total, nil
 }
