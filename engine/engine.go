@@ -19,6 +19,7 @@ import (
 	"github.com/millrace/millrace/engine/catalog"
 	"github.com/millrace/millrace/engine/config"
 	"github.com/millrace/millrace/engine/coordinator"
+	"github.com/millrace/millrace/engine/group"
 	"github.com/millrace/millrace/segment"
 	"github.com/millrace/millrace/segment/vfs"
 )
@@ -122,8 +123,8 @@ func (e *Engine) reconcile() error {
 			return err
 		}
 	}
-	e.stop = e.catalog.Subscribe(e.follow)
 	e.openGroups()
+	e.stop = e.catalog.Subscribe(e.follow)
 	return nil
 }
 
@@ -137,6 +138,7 @@ func (e *Engine) follow(_, image *catalog.Image) {
 			err = e.addPartitions(image.TopicByID(event.Topic))
 		case catalog.TopicDeleted:
 			e.removePartitions(event.Topic)
+			e.groups.TopicsDeleted([]group.DeletedTopic{{Name: event.Name, ID: event.Topic}})
 		case catalog.ConfigsChanged:
 			if event.Type == catalog.ResourceTopic {
 				err = e.applyTopicConfig(image.Topic(event.Name))

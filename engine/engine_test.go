@@ -173,3 +173,27 @@ func TestMetaRefusesDamageAndOthers(t *testing.T) {
 		}
 	}
 }
+
+func TestDeleteRecordsFollowsThePolicy(t *testing.T) {
+	e := openEngine(t, t.TempDir(), nil)
+	ctx := context.Background()
+	p := e.Partition(createTopic(t, e, "plain", 1, nil), 0)
+	produce(t, p, 1, "a", "b", "c")
+	if start, err := p.DeleteRecordsBefore(ctx, 2); start != 2 || err != nil || p.LogStartOffset() != 2 {
+		t.Errorf("delete before 2: %d, %v", start, err)
+	}
+	if start, err := p.DeleteRecordsBefore(ctx, -1); start != 3 || err != nil {
+		t.Errorf("delete all: %d, %v", start, err)
+	}
+	if _, err := p.DeleteRecordsBefore(ctx, 4); !errors.Is(err, ErrOffsetOutOfRange) {
+		t.Errorf("delete behind the end: %v", err)
+	}
+	compacted := e.Partition(createTopic(t, e, "compacted", 1, map[string]string{"cleanup.policy": "compact"}), 0)
+	if _, err := compacted.DeleteRecordsBefore(ctx, 0); !errors.Is(err, ErrPolicyViolation) {
+		t.Errorf("delete from a compacted topic: %v", err)
+	}
+	internal := e.Partition(createTopic(t, e, OffsetsTopic, 1, nil), 0)
+	if _, err := internal.DeleteRecordsBefore(ctx, 0); !errors.Is(err, ErrInternalTopic) {
+		t.Errorf("delete from an internal topic: %v", err)
+	}
+}

@@ -18,8 +18,8 @@ var (
 	ErrUnknownPartition = errors.New("engine: unknown partition")
 	// ErrNotEnoughReplicas says that fewer replicas are in sync than min.insync.replicas asks for.
 	ErrNotEnoughReplicas = errors.New("engine: not enough replicas in sync")
-	// ErrInternalTopic says that clients may not write to an internal topic.
-	ErrInternalTopic = errors.New("engine: clients may not write to an internal topic")
+	// ErrInternalTopic says that clients may not change an internal topic.
+	ErrInternalTopic = errors.New("engine: clients may not change an internal topic")
 	// ErrTransactional says that a transactional batch came outside of any transaction.
 	ErrTransactional = errors.New("engine: transactional batch without a transaction")
 	// ErrEmptyProduce says that a produce request carries no batch for a partition.

@@ -130,6 +130,6 @@ const deleteTimeout = 30 * time.Second
 func (l offsetsLog) DeleteRecordsBefore(offset int64) error {
 	ctx, cancel := context.WithTimeout(context.Background(), deleteTimeout)
 	defer cancel()
-	_, err := l.Partition.DeleteRecordsBefore(ctx, offset)
+	_, err := l.deleteRecordsBefore(ctx, offset)
 	return err
 }

@@ -181,9 +181,19 @@ func (p *Partition) EpochAt(offset int64) int32 {
 
 // DeleteRecordsBefore moves the log start offset up to offset, -1 meaning the
 // high watermark, and returns the new one when it is durable. ErrOffsetOutOfRange
-// above the high watermark, ErrPolicyViolation on a topic that is only
-// compacted.
+// above the high watermark, ErrPolicyViolation on a topic whose cleanup.policy
+// does not delete, ErrInternalTopic on an internal one.
 func (p *Partition) DeleteRecordsBefore(ctx context.Context, offset int64) (int64, error) {
+	if p.internal {
+		return 0, fmt.Errorf("%w: %s", ErrInternalTopic, p.topic)
+	}
+	if cfg := p.config.Load(); !cfg.CleanupDelete {
+		return 0, fmt.Errorf("%w: %s", ErrPolicyViolation, p.name)
+	}
+	return p.deleteRecordsBefore(ctx, offset)
+}
+
+func (p *Partition) deleteRecordsBefore(ctx context.Context, offset int64) (int64, error) {
 	if offset == -1 {
 		offset = p.HighWatermark()
 	}

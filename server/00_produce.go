@@ -153,7 +153,9 @@ func (p *produceCall) startPart(s *Server, part *producePart, topic *catalog.Top
 		part.fail(errNotHere)
 		return
 	}
-	partition.Produce(p.c.ctx, engine.Produce{Records: req.Records, Acks: p.req.Acks, RequestVersion: p.call.version}, part.done)
+	partition.Produce(p.c.ctx, engine.Produce{
+		Records: req.Records, Acks: p.req.Acks, RequestVersion: p.call.version, Timeout: p.deadline.Sub(p.call.received),
+	}, part.done)
 }
 
 func (part *producePart) fail(err error) {

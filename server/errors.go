@@ -73,8 +73,10 @@ var errorCodes = []struct {
 	{batch.ErrInvalidRecord, codeInvalidRecord},
 	{batch.ErrInvalidTimestamp, codeInvalidTimestamp},
 	{batch.ErrUnsupportedCompression, codeUnsupportedCompressionType},
-	{batch.ErrUnknownCodec, codeCorruptMessage},
-	{batch.ErrDecompression, codeCorruptMessage},
+	{batch.ErrLargerThanSegment, codeRecordListTooLarge},
+	{batch.ErrUnknownCodec, codeUnknownServerError}, // so does Kafka
+	{batch.ErrDecompression, codeUnknownServerError},
+	{batch.ErrNotRebuildable, codeUnknownServerError},
 	{batch.ErrTooManyBytes, codeMessageTooLarge},
 	{batch.ErrTruncated, codeCorruptMessage},
 	{batch.ErrCorrupt, codeCorruptMessage},
