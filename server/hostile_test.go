@@ -156,8 +156,7 @@ func TestHostileBytes(t *testing.T) {
 		o.FrameTime, o.WriteTime, o.MemoryTime = 300*time.Millisecond, 300*time.Millisecond, time.Second
 		o.MaxConnections = 200
 	}, "auto.create.topics.enable", "false", "group.min.session.timeout.ms", "10")
-	c := dialRaw(t, addr)
-	createTopic(t, c, "work", 3)
+	createTopic(t, dialRaw(t, addr), "work", 3)
 	before := runtime.NumGoroutine()
 	ctx, cancel := context.WithTimeout(t.Context(), duration)
 	defer cancel()
@@ -207,7 +206,7 @@ func TestHostileBytes(t *testing.T) {
 			t.Fatalf("%d connections are left", s.Stats().Connections)
 		}
 	}
-	if resp := c.ask(kmsg.NewPtrDescribeClusterRequest()).(*kmsg.DescribeClusterResponse); resp.ErrorCode != 0 {
+	if resp := dialRaw(t, addr).ask(kmsg.NewPtrDescribeClusterRequest()).(*kmsg.DescribeClusterResponse); resp.ErrorCode != 0 {
 		t.Errorf("afterwards: error %d", resp.ErrorCode)
 	}
 	t.Logf("goroutines: %d before, %d after", before, runtime.NumGoroutine())
