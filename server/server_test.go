@@ -2,12 +2,14 @@ package server
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"net"
 	"testing"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/millrace/millrace/engine"
 	"github.com/millrace/millrace/engine/config"
@@ -117,6 +119,37 @@ func TestProduceAndConsume(t *testing.T) {
 				t.Fatalf("partition %d offset %d holds record %d", r.Partition, r.Offset, n)
 			}
 			got++
+		})
+	}
+}
+
+// TestClientsAreToldTheAddressTheyReached asks on two addresses of the loopback.
+func TestClientsAreToldTheAddressTheyReached(t *testing.T) {
+	for _, test := range []struct {
+		name, advertised, want string
+		port                   int32
+	}{
+		{"the address reached", "", "127.0.0.1", 0},
+		{"the advertised address", "broker.example", "broker.example", 9999},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			_, addr := startServer(t, func(o *Options) { o.AdvertisedHost, o.AdvertisedPort = test.advertised, test.port })
+			_, own, err := net.SplitHostPort(addr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if test.port != 0 {
+				own = fmt.Sprint(test.port)
+			}
+			c := dialRaw(t, addr)
+			meta := c.ask(kmsg.NewPtrMetadataRequest()).(*kmsg.MetadataResponse).Brokers[0]
+			cluster := c.ask(kmsg.NewPtrDescribeClusterRequest()).(*kmsg.DescribeClusterResponse).Brokers[0]
+			if meta.Host != test.want || fmt.Sprint(meta.Port) != own {
+				t.Errorf("Metadata: %s:%d", meta.Host, meta.Port)
+			}
+			if cluster.Host != test.want || fmt.Sprint(cluster.Port) != own {
+				t.Errorf("DescribeCluster: %s:%d", cluster.Host, cluster.Port)
+			}
 		})
 	}
 }
