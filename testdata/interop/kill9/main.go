@@ -79,8 +79,9 @@ func main() {
 	fmt.Printf("%d kills, %d records acknowledged, each once, in order, at its offset\n", *rounds, len(l.acked))
 }
 
+// client asks for metadata soon after a failure: by default it would sit out five seconds of each restart.
 func client(opts ...kgo.Opt) *kgo.Client {
-	cl, err := kgo.NewClient(append(opts, kgo.SeedBrokers(kit.Brokers()...))...)
+	cl, err := kgo.NewClient(append(opts, kgo.SeedBrokers(kit.Brokers()...), kgo.MetadataMinAge(100*time.Millisecond))...)
 	kit.Must(err)
 	return cl
 }
