@@ -279,11 +279,17 @@ func (p *produceCall) appendPart(dst []byte, hints []leaderHint, t *kmsg.Produce
 // appendRecordErrors appends what was wrong with single records, and the message.
 // Kafka sends a message only together with such a list.
 func appendRecordErrors(dst []byte, err error, flexible bool) []byte {
-	var refused *batch.RecordErrors
-	if err == nil || !errors.As(err, &refused) {
-		dst = appendArrayLen(dst, 0, flexible)
-		return appendText(dst, "", flexible)
+	if err != nil {
+		var refused *batch.RecordErrors
+		if errors.As(err, &refused) {
+			return appendRefused(dst, refused, flexible)
+		}
 	}
+	dst = appendArrayLen(dst, 0, flexible)
+	return appendText(dst, "", flexible)
+}
+
+func appendRefused(dst []byte, refused *batch.RecordErrors, flexible bool) []byte {
 	dst = appendArrayLen(dst, len(refused.Records), flexible)
 	for _, r := range refused.Records {
 		dst = appendInt32(dst, r.Index)
