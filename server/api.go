@@ -57,10 +57,11 @@ type registry struct {
 	list  []*api // in the order of the keys
 }
 
+// newRegistry leaves the declarations as they are, so that servers share nothing.
 func newRegistry(list []*api) *registry {
-	slices.SortFunc(list, func(a, b *api) int { return cmp.Compare(a.key, b.key) })
-	r := &registry{byKey: make(map[int16]*api, len(list)), list: list}
-	for _, a := range list {
+	r := &registry{byKey: make(map[int16]*api, len(list))}
+	for _, declared := range list {
+		a := *declared
 		req := kmsg.RequestForKey(a.key)
 		a.flexible = a.max + 1
 		for v := a.max; v >= a.min; v-- {
@@ -69,8 +70,10 @@ func newRegistry(list []*api) *registry {
 			}
 		}
 		a.shape = shapes[a.key]
-		r.byKey[a.key] = a
+		r.byKey[a.key] = &a
+		r.list = append(r.list, &a)
 	}
+	slices.SortFunc(r.list, func(a, b *api) int { return cmp.Compare(a.key, b.key) })
 	return r
 }
 
