@@ -209,7 +209,7 @@ func (l *Log) scan(s *segmentFile, size int64) error {
 		if errors.Is(walk.err, errRead) {
 			return walk.err
 		}
-		l.dir.log.Warn("cut an incomplete end of a log, as a crash leaves it: nothing acknowledged is lost",
+		l.dir.log.Warn("cut the incomplete end of a log, as a crash leaves it behind what was acknowledged",
 			"partition", l.id.String(), "file", f.Name(), "position", end, "bytes", size-end, "logEndOffset", l.w.next, "found", walk.err)
 		if err := f.Truncate(end); err != nil {
 			return err
