@@ -176,7 +176,7 @@ func randomCommand(r *rand.Rand, img *Image) Command {
 func TestApplyIsDeterministic(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	one, two := NewImage(), NewImage()
-	for range 300 {
+	for range 100 {
 		cmd := randomCommand(r, one)
 		b, err := EncodeCommand(cmd)
 		if err != nil {

@@ -42,9 +42,9 @@ func propose(t *testing.T, c *Catalog, cmd Command) Result {
 func TestReopen(t *testing.T) {
 	dir := t.TempDir()
 	r := rand.New(rand.NewPCG(3, 4))
-	for round := range 6 {
+	for round := range 4 {
 		c := open(t, dir)
-		for range 40 {
+		for range 20 {
 			propose(t, c, randomCommand(r, c.Image()))
 		}
 		before := c.Image()
@@ -342,7 +342,7 @@ func TestKill(t *testing.T) {
 	}
 	dir := t.TempDir()
 	acknowledged := uint64(0)
-	for round := range 5 {
+	for round := range 3 {
 		child := exec.Command(os.Args[0], "-test.run=^TestKill$")
 		child.Env = append(os.Environ(), childEnv+"="+dir)
 		out, err := child.StdoutPipe()
@@ -357,7 +357,7 @@ func TestKill(t *testing.T) {
 			if _, err := fmt.Sscanf(lines.Text(), "durable %d", &acknowledged); err != nil {
 				t.Fatalf("the child says %q", lines.Text())
 			}
-			if n == 40+17*round {
+			if n == 30+17*round {
 				if err := child.Process.Kill(); err != nil {
 					t.Fatal(err)
 				}
