@@ -165,6 +165,11 @@ func (c *Catalog) write() {
 	defer close(c.done)
 	for {
 		select {
+		case <-c.stop: // before any proposal that also waits
+			return
+		default:
+		}
+		select {
 		case <-c.stop:
 			return
 		case p := <-c.proposals:
