@@ -140,9 +140,10 @@ func (e *Engine) follow(_, image *catalog.Image) {
 			e.removePartitions(event.Topic)
 			e.groups.TopicsDeleted([]group.DeletedTopic{{Name: event.Name, ID: event.Topic}})
 		case catalog.ConfigsChanged:
-			if event.Type == catalog.ResourceTopic {
+			switch event.Type {
+			case catalog.ResourceTopic:
 				err = e.applyTopicConfig(image.Topic(event.Name))
-			} else {
+			case catalog.ResourceBroker:
 				err = e.applyBrokerConfig(image)
 			}
 		}
@@ -303,6 +304,18 @@ func (e *Engine) Close(ctx context.Context) error {
 	return err
 }
 
+// closeCatalog does not wait longer than ctx for a disk that hangs.
+func (e *Engine) closeCatalog(ctx context.Context) error {
+	done := make(chan error, 1)
+	go func() { done <- e.catalog.Close() }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return fmt.Errorf("close the catalogue: %w", ctx.Err())
+	}
+}
+
 func (e *Engine) closeAll(ctx context.Context) error {
 	var errs []error
 	if e.groups != nil {
@@ -315,7 +328,7 @@ func (e *Engine) closeAll(ctx context.Context) error {
 		errs = append(errs, e.dir.Close(ctx))
 	}
 	if e.catalog != nil {
-		errs = append(errs, e.catalog.Close())
+		errs = append(errs, e.closeCatalog(ctx))
 	}
 	if e.lock != nil {
 		errs = append(errs, e.lock.Close())

@@ -2,15 +2,12 @@ package engine
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
-	"strconv"
 	"time"
 
 	"github.com/google/uuid"
 
-	"github.com/millrace/millrace/engine/catalog"
 	"github.com/millrace/millrace/engine/coordinator"
 	"github.com/millrace/millrace/engine/group"
 	"github.com/millrace/millrace/segment"
@@ -46,43 +43,14 @@ func (e *Engine) openGroups() {
 type offsetsTopics struct{ e *Engine }
 
 func (o offsetsTopics) EnsureOffsetsTopic(ctx context.Context) error {
-	e := o.e
-	if e.Image().Topic(OffsetsTopic) != nil {
+	if o.e.Image().Topic(OffsetsTopic) != nil {
 		return nil
 	}
-	cfg := e.Config()
-	topic := catalog.NewTopic{
-		Name: OffsetsTopic,
-		ID:   newTopicID(),
-		Configs: map[string]string{
-			"cleanup.policy":   "compact",
-			"compression.type": "producer",
-			"segment.bytes":    strconv.Itoa(cfg.OffsetsTopicSegmentBytes),
-		},
-	}
-	here := []int32{e.NodeID()}
-	for range cfg.OffsetsTopicPartitions {
-		topic.Partitions = append(topic.Partitions, catalog.Partition{Leader: e.NodeID(), Replicas: here, ISR: here})
-	}
-	result, err := e.catalog.Propose(ctx, catalog.CreateTopics{Topics: []catalog.NewTopic{topic}})
-	if err == nil {
-		err = result.Errors[0]
-	}
-	if err != nil && !errors.Is(err, catalog.ErrTopicExists) {
+	created := o.e.Topics().AutoCreate(ctx, []string{OffsetsTopic})
+	if err := created[0].Err; err != nil && !errors.Is(err, ErrTopicExists) {
 		return fmt.Errorf("create %s: %w", OffsetsTopic, err)
 	}
 	return nil
-}
-
-func newTopicID() catalog.TopicID {
-	for {
-		var id catalog.TopicID
-		rand.Read(id[:]) // never fails
-		// As in Kafka: an id that begins with a dash looks like a flag, and those below 100 are reserved.
-		if s := id.String(); s[0] != '-' && id != (catalog.TopicID{}) {
-			return id
-		}
-	}
 }
 
 func (o offsetsTopics) OffsetsPartitions() int32 {

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"slices"
@@ -369,5 +370,16 @@ func (t Topics) offsetsTopic() NewTopic {
 			{"compression.type", value("producer")},
 			{"segment.bytes", value(strconv.Itoa(broker.OffsetsTopicSegmentBytes))},
 		},
+	}
+}
+
+func newTopicID() catalog.TopicID {
+	for {
+		var id catalog.TopicID
+		rand.Read(id[:]) // never fails
+		// One that begins with a dash would look like a flag on a command line.
+		if id.String()[0] != '-' {
+			return id
+		}
 	}
 }
