@@ -4,19 +4,27 @@ import (
 	"context"
 	"errors"
 	"math/bits"
-	"sync"
 	"time"
 
 	"golang.org/x/sync/semaphore"
 )
 
-// Buffers come in powers of two between these; a larger one is not pooled.
+// Buffers come in powers of two between these; a larger one is not kept.
 const (
 	minBufferBits = 10 // 1 KiB
 	maxBufferBits = 22 // 4 MiB
+	// keptBytes is how much of each size is kept for reuse, and never more. (A sync.Pool
+	// is emptied by every collection, so that under load most buffers are new:
+	// cleared, and counted until the next collection.)
+	keptBytes = 8 << 20
 )
 
-var bufferPools [maxBufferBits + 1]sync.Pool
+var bufferPools = func() (pools [maxBufferBits + 1]chan *buffer) {
+	for class := minBufferBits; class <= maxBufferBits; class++ {
+		pools[class] = make(chan *buffer, min(keptBytes>>class, 1024))
+	}
+	return pools
+}()
 
 // buffer is pooled memory with one owner at a time: whoever holds it either hands
 // it on or releases it.
@@ -30,10 +38,12 @@ func newBuffer(n int) *buffer {
 	if class > maxBufferBits {
 		return &buffer{b: make([]byte, 0, n)}
 	}
-	if b, _ := bufferPools[class].Get().(*buffer); b != nil {
+	select {
+	case b := <-bufferPools[class]:
 		return b
+	default:
+		return &buffer{b: make([]byte, 0, 1<<class)}
 	}
-	return &buffer{b: make([]byte, 0, 1<<class)}
 }
 
 // bufferSize is the capacity that newBuffer(n) has.
@@ -52,7 +62,10 @@ func (b *buffer) release() {
 		return
 	}
 	b.b = b.b[:0]
-	bufferPools[class].Put(b)
+	select {
+	case bufferPools[class] <- b:
+	default:
+	}
 }
 
 // smallFrameBytes is the size up to which a frame may use the budget's reserve.
