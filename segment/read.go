@@ -42,11 +42,10 @@ func (l *Log) Read(dst []byte, from, limit int64, maxBytes int, oneAtLeast bool)
 func (l *Log) readSegments(dst []byte, from, limit int64, maxBytes int, oneAtLeast bool) ([]byte, error) {
 	segments := *l.segments.Load()
 	for i := segmentOf(segments, from); i < len(segments) && segments[i].base < limit; i++ {
-		out, err := l.readSegment(segments[i], dst, from, limit, maxBytes, oneAtLeast)
-		if err != nil || len(out) > len(dst) {
+		out, found, err := l.readSegment(segments[i], dst, from, limit, maxBytes, oneAtLeast)
+		if err != nil || found {
 			return out, err
 		}
-		// Nothing at or behind from is in this segment: it begins in the next one.
 	}
 	return dst, nil
 }
@@ -56,16 +55,18 @@ func segmentOf(segments []*segmentFile, offset int64) int {
 	return max(0, sort.Search(len(segments), func(i int) bool { return segments[i].base > offset })-1)
 }
 
-func (l *Log) readSegment(s *segmentFile, dst []byte, from, limit int64, maxBytes int, oneAtLeast bool) ([]byte, error) {
+// readSegment tells too whether the segment has a batch at or behind from, be it
+// given or not: only when it has none may the answer come from the next segment.
+func (l *Log) readSegment(s *segmentFile, dst []byte, from, limit int64, maxBytes int, oneAtLeast bool) (out []byte, found bool, err error) {
 	f, err := l.dir.files.acquire(s)
 	if err != nil {
-		return dst, err
+		return dst, false, err
 	}
 	defer l.dir.files.release(s)
 	size := s.size.Load()
 	first, position, err := l.seek(s, f, from, size)
 	if err != nil || position == size {
-		return dst, err
+		return dst, false, err
 	}
 	want := int64(maxBytes)
 	if oneAtLeast {
@@ -73,16 +74,16 @@ func (l *Log) readSegment(s *segmentFile, dst []byte, from, limit int64, maxByte
 	}
 	want = min(want, size-position)
 	if want < int64(first.Size()) {
-		return dst, nil
+		return dst, true, nil
 	}
 	n := len(dst)
 	dst = slices.Grow(dst, int(want))
 	chunk := dst[n : n+int(want)]
 	if _, err := f.ReadAt(chunk, position); err != nil && !errors.Is(err, io.EOF) {
-		return dst[:n], fmt.Errorf("%w: %s at %d: %w", errRead, f.Name(), position, err)
+		return dst[:n], true, fmt.Errorf("%w: %s at %d: %w", errRead, f.Name(), position, err)
 	}
 	whole, err := l.check(chunk, limit, f.Name(), position, from)
-	return dst[:n+whole], err
+	return dst[:n+whole], true, err
 }
 
 // check gives the length of the batches at the front of chunk that are whole,
