@@ -86,14 +86,16 @@ func (c *committer) write(l *Log, appends []*Append) {
 			c.parts = append(c.parts, p)
 			return
 		}
+		c.syncTopics(p)
 		p.sync()
-		failed := p.failure != nil
+		err := p.failure
 		c.finish(p)
-		if !failed {
-			if err := l.roll(); err != nil {
-				c.refuse(l, rest, err)
-				return
-			}
+		if err == nil {
+			err = l.roll()
+		}
+		if err != nil { // what follows may not overtake what has failed
+			c.refuse(l, rest, err)
+			return
 		}
 		appends = rest
 	}
@@ -109,7 +111,7 @@ func (c *committer) refuse(l *Log, appends []*Append, err error) {
 
 // sync makes all that the round has written durable.
 func (c *committer) sync() {
-	c.syncTopics()
+	c.syncTopics(c.parts...)
 	if len(c.parts) == 1 {
 		c.parts[0].sync()
 		return
@@ -123,12 +125,12 @@ func (c *committer) sync() {
 	c.unsaved.Wait()
 }
 
-// syncTopics makes new folders of logs durable, all with one sync.
-func (c *committer) syncTopics() {
+// syncTopics makes the names of new folders of logs durable, all with one sync.
+func (c *committer) syncTopics(parts ...*part) {
 	var failure error
 	synced := false
-	for _, p := range c.parts {
-		if !p.newFolder || p.failure != nil {
+	for _, p := range parts {
+		if p.log.w.named || p.failure != nil {
 			continue
 		}
 		if !synced {
@@ -137,7 +139,7 @@ func (c *committer) syncTopics() {
 				failure = c.dir.fence("sync", c.dir.topics, err)
 			}
 		}
-		p.failure = failure
+		p.failure, p.log.w.named = failure, failure == nil
 	}
 }
 

@@ -238,3 +238,39 @@ func TestOffsetForTimestampAgreesWithAScan(t *testing.T) {
 		t.Errorf("max timestamp: %+v %v %v, want %d at %d", got, ok, err, times[want], want)
 	}
 }
+
+// What was queued behind an append that fails does not overtake it: a producer
+// that nobody knows yet may begin with any sequence number.
+func TestNothingOvertakesAFailedAppend(t *testing.T) {
+	faulty := vfs.NewFaulty(newMem(t))
+	d := openDir(t, faulty)
+	defer d.close(t)
+	busy := d.open(t, "busy", 0, smallSegments())
+	busy.mustAppend(t, makeBatch(t, 1, "x", 1))
+	hold := make(chan struct{})
+	faulty.Inject(
+		vfs.Fault{Op: vfs.OpSync, Path: "*.log", Nth: 1, Stall: hold},
+		vfs.Fault{Op: vfs.OpWrite, Path: "data/topics/orders-*/*.log", Nth: 1, Err: syscall.ENOSPC},
+	)
+	if err := busy.Append(context.Background(), &Append{Batches: makeBatch(t, 1, "x", 1), Done: func(Result) {}}); err != nil {
+		t.Fatal(err)
+	}
+	l := d.open(t, "orders", 0, smallSegments())
+	results := make(chan Result, 10)
+	for i := range int32(10) { // more than a segment holds
+		if err := l.Append(context.Background(), &Append{Batches: producedBatch(t, 10*i, 10), Done: func(r Result) { results <- r }}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	close(hold)
+	for i := range 10 {
+		if r := <-results; !errors.Is(r.Err, ErrNoSpace) {
+			t.Errorf("append %d: %+v", i, r)
+		}
+	}
+	for i := range int32(10) { // the producer tries again
+		if r := l.mustAppend(t, producedBatch(t, 10*i, 10)); r.BaseOffset != 10*int64(i) {
+			t.Errorf("append %d, again: %+v", i, r)
+		}
+	}
+}

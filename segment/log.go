@@ -141,6 +141,7 @@ type Log struct {
 // before the committer runs).
 type writer struct {
 	next      int64 // offset of the next record
+	named     bool  // the folder's name is durable
 	producers *producer.State
 	changed   bool    // since the last clean close
 	snapshots []int64 // offsets of the producer snapshots on the disk, rising

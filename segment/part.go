@@ -11,12 +11,11 @@ import (
 // part is what one round does to one segment of one log. It is of the
 // committer alone, but for sync, which a syncer may run meanwhile.
 type part struct {
-	dir       *Dir
-	log       *Log
-	segment   *segmentFile
-	file      vfs.File // held from begin to finish
-	newFile   bool     // the log's folder must be synced too
-	newFolder bool     // and the folder of all logs
+	dir     *Dir
+	log     *Log
+	segment *segmentFile
+	file    vfs.File // held from begin to finish
+	newFile bool     // the log's folder must be synced too
 
 	waiting []*Append // to be told at the end
 	buffers [][]byte
@@ -39,7 +38,6 @@ func (p *part) begin(d *Dir, l *Log) {
 		return
 	}
 	if l.active() == nil {
-		p.newFolder = true
 		if p.failure = l.create(); p.failure != nil {
 			return
 		}

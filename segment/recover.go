@@ -37,11 +37,17 @@ func (d *Dir) recover(ctx context.Context) error {
 			d.toJanitor(func() { d.removeFolder(path) })
 		case ok && entry.IsDir():
 			l := newLog(d, id, DefaultLogConfig())
-			l.path = path
+			l.path, l.w.named = path, true
 			logs = append(logs, l)
 		case strings.HasSuffix(entry.Name(), straySuffix):
 		default:
 			d.log.Warn("what is this? it is not a partition's folder, and stays as it is", "path", path)
+		}
+	}
+	if len(logs) > 0 {
+		// A killed process may have left names that nothing has made durable.
+		if err := d.fs.SyncDir(d.topics); err != nil {
+			return fmt.Errorf("open log directory: %w", err)
 		}
 	}
 	if len(logs) > 0 && !clean {
