@@ -11,3 +11,7 @@ func connectionBound(limit uint64) int {
 	}
 	return int(min(max(limit/2, 1), limit-minimumFiles, 1<<30))
 }
+
+// logFileBound says how many log files may be kept open when the process may have limit files: a quarter, so that with the half
+// that clients may take another quarter remains for the catalogue, new files and directories.
+func logFileBound(limit uint64) int { return int(min(max(limit/4, 8), 1<<14)) }

@@ -35,7 +35,7 @@ func Run(s Settings, stdout, stderr io.Writer, version string) error {
 		return err
 	}
 	dataDir := broker.LogDirs[0]
-	connections := raiseLimits(broker, logger)
+	connections, logFiles := raiseLimits(broker, logger)
 	ctx, stopSignals := untilSignal(logger)
 	defer stopSignals()
 
@@ -44,7 +44,7 @@ func Run(s Settings, stdout, stderr io.Writer, version string) error {
 		return err
 	}
 	defer closeAll(listeners)
-	eng, err := engine.Open(ctx, engine.Options{FS: vfs.OS(), Config: broker, Now: time.Now, Logger: logger})
+	eng, err := engine.Open(ctx, engine.Options{FS: vfs.OS(), Config: broker, Now: time.Now, Logger: logger, OpenFiles: logFiles})
 	if err != nil {
 		return openError(dataDir, err)
 	}
@@ -95,15 +95,16 @@ func configure(s Settings, logger *slog.Logger) (*config.Broker, error) {
 	return broker, nil
 }
 
-// raiseLimits lets the process open as many files as the system allows, and returns how many of them clients may have.
-func raiseLimits(broker *config.Broker, logger *slog.Logger) int {
+// raiseLimits lets the process open as many files as the system allows, and returns how many of them clients may have, and how
+// many the log may keep open.
+func raiseLimits(broker *config.Broker, logger *slog.Logger) (connections, logFiles int) {
 	files, err := raiseFileLimit()
 	if err != nil {
 		logger.Warn("the limit of open files could not be raised", "error", err, "limit", files)
 	}
-	bound := min(connectionBound(files), broker.MaxConnections)
-	logger.Debug("limits", "open_files", files, "connections", bound)
-	return bound
+	connections, logFiles = min(connectionBound(files), broker.MaxConnections), logFileBound(files)
+	logger.Debug("limits", "open_files", files, "connections", connections, "log_files", logFiles)
+	return connections, logFiles
 }
 
 // listen opens every listener, or none.

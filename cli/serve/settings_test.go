@@ -112,5 +112,8 @@ func TestConnectionBound(t *testing.T) {
 		if got := connectionBound(tt.limit); got != tt.want {
 			t.Errorf("connectionBound(%d) = %d, want %d", tt.limit, got, tt.want)
 		}
+		if tt.limit >= 100 && uint64(connectionBound(tt.limit)+logFileBound(tt.limit)) > tt.limit-tt.limit/8 {
+			t.Errorf("of %d files clients and logs may take %d and %d: nothing remains", tt.limit, connectionBound(tt.limit), logFileBound(tt.limit))
+		}
 	}
 }
