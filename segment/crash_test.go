@@ -109,6 +109,12 @@ func (h *history) check(t testing.TB, fs *vfs.Mem, ops int) error {
 		if n := l.LogEndOffset() - l.LogStartOffset(); n != int64(len(got)) {
 			return fmt.Errorf("%s holds %d records between %d and %d", id, len(got), l.LogStartOffset(), l.LogEndOffset())
 		}
+		for _, ask := range []int{ops % 140, 7 * ops % 140, 31 * ops % 140} {
+			at, found, err := l.OffsetForTimestamp(int64(ask), l.LogEndOffset())
+			if want := firstAt(got, ask); err != nil || found != (want >= 0) || found && at.Offset != want {
+				return fmt.Errorf("%s: first record at or behind timestamp %d: %d (%v), %w; want %d", id, ask, at.Offset, found, err, want)
+			}
+		}
 		logs[id.Partition], contents[id.Partition] = l, got
 	}
 	for _, s := range h.start {
@@ -138,6 +144,20 @@ func (h *history) check(t testing.TB, fs *vfs.Mem, ops int) error {
 		return fmt.Errorf("append after the crash: offset %d, %w; want %d", r.BaseOffset, r.Err, next)
 	}
 	return nil
+}
+
+// firstAt finds the first record whose timestamp, which its value tells, is at least
+// ask; -1 when there is none.
+func firstAt(values map[int64]string, ask int) int64 {
+	first := int64(-1)
+	for offset, value := range values {
+		var step, n int
+		fmt.Sscanf(value, "s%d-%d", &step, &n)
+		if step+n >= ask && (first < 0 || offset < first) {
+			first = offset
+		}
+	}
+	return first
 }
 
 // At every prefix of what was written, opening yields what was acknowledged by

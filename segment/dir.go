@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/semaphore"
 
 	"github.com/millrace/millrace/segment/vfs"
@@ -114,12 +115,15 @@ func OpenDir(ctx context.Context, opts DirOptions) (*Dir, error) {
 	if err := d.recover(ctx); err != nil {
 		return nil, err
 	}
-	d.committer.init(d, min(8, 2+2*runtime.GOMAXPROCS(0)))
+	d.committer.init(d, syncers())
 	d.running.Add(2)
 	go func() { defer d.running.Done(); d.committer.run() }()
 	go func() { defer d.running.Done(); d.runJanitor() }()
 	return d, nil
 }
+
+// syncers is how many files are synced side by side.
+func syncers() int { return min(8, 2+2*runtime.GOMAXPROCS(0)) }
 
 // Log gives the log of a partition, opened from the disk or new and empty. A new
 // one touches no file before its first append.
@@ -272,10 +276,18 @@ func (d *Dir) writeClean(logs []*Log) error {
 	if err := d.Err(); err != nil {
 		return err
 	}
+	var group errgroup.Group
+	group.SetLimit(syncers())
 	for _, l := range logs {
-		if err := l.close(); err != nil {
-			return fmt.Errorf("close log %s: %w", l.id, err)
-		}
+		group.Go(func() error {
+			if err := l.close(); err != nil {
+				return fmt.Errorf("close log %s: %w", l.id, err)
+			}
+			return nil
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return err
 	}
 	return vfs.WriteFileAtomic(d.fs, filepath.Join(d.opts.Path, cleanMarker), []byte("1\n"))
 }

@@ -164,7 +164,9 @@ func (l *Log) indexes(s *segmentFile) (*indexes, error) {
 	if walk.err != nil {
 		// What lies before the damage can be found; reading on meets the damage.
 		l.dir.sayCorrupt(l, &CorruptError{File: f.Name(), Position: walk.position, Cause: walk.err})
-	} else if err := s.writeIndexes(l.dir.fs, &writer.indexes); err != nil {
+	} else if !s.rebuilt.CompareAndSwap(false, true) {
+		// another reader writes the same
+	} else if err := s.writeIndexes(l.dir.fs, &writer.indexes, vfs.WriteFileAtomic); err != nil {
 		l.dir.log.Warn("cannot write indexes: they are built again after the next start", "file", s.name(".index"), "error", err)
 	}
 	s.index.CompareAndSwap(nil, &writer.indexes)

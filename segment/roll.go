@@ -1,6 +1,7 @@
 package segment
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"os"
@@ -64,7 +65,7 @@ func (l *Log) checkpoint() error {
 	}
 	s.writer.addTime()
 	s.publish(s.size.Load(), true)
-	if err := s.writeIndexes(fs, s.index.Load()); err != nil {
+	if err := s.writeIndexes(fs, s.index.Load(), overwrite); err != nil {
 		return err
 	}
 	if err := l.writeSnapshot(); err != nil {
@@ -105,7 +106,7 @@ func (l *Log) writeSnapshot() error {
 	}
 	l.w.snapshots = append(l.w.snapshots, l.w.next)
 	for len(l.w.snapshots) > keptSnapshots {
-		if err := l.dir.fs.Remove(l.snapshotName(l.w.snapshots[0])); err != nil {
+		if err := l.dir.fs.Remove(l.snapshotName(l.w.snapshots[0])); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return err
 		}
 		l.w.snapshots = l.w.snapshots[1:]

@@ -17,10 +17,11 @@ import (
 // readers need is published through the atomics: bytes below size are whole
 // durable batches and never change.
 type segmentFile struct {
-	folder string
-	base   int64
-	size   atomic.Int64            // bytes that readers may see
-	index  atomic.Pointer[indexes] // nil: sealed and not loaded since the directory was opened
+	folder  string
+	base    int64
+	size    atomic.Int64            // bytes that readers may see
+	index   atomic.Pointer[indexes] // nil: sealed and not loaded since the directory was opened
+	rebuilt atomic.Bool             // a reader writes the index files, or has written them
 
 	// Of the committer alone, while this is the active segment.
 	writer         indexer
@@ -55,24 +56,27 @@ func (s *segmentFile) note(h batch.Header, position int64, interval int) (indexe
 	return s.writer.add(h.LastOffset(), h.MaxTimestamp, position, h.Size(), interval)
 }
 
-// writeIndexes writes both index files. They are not synced: an index that a
-// power cut has damaged is found when it is loaded, and built again.
-func (s *segmentFile) writeIndexes(fs vfs.FS, x *indexes) error {
+// writeIndexes writes both index files. Their contents must be durable before
+// anything relies on them: one that ends early is found out by nobody, and hides
+// the largest timestamps.
+func (s *segmentFile) writeIndexes(fs vfs.FS, x *indexes, write func(fs vfs.FS, name string, data []byte) error) error {
 	offsets, times := x.encode(s.base)
-	for suffix, data := range map[string][]byte{".index": offsets, ".timeindex": times} {
-		if err := overwrite(fs, s.name(suffix), data); err != nil {
-			return err
-		}
+	if err := write(fs, s.name(".index"), offsets); err != nil {
+		return err
 	}
-	return nil
+	return write(fs, s.name(".timeindex"), times)
 }
 
+// overwrite writes a file and syncs its contents, but not its name. A crash in its
+// middle leaves anything.
 func overwrite(fs vfs.FS, name string, data []byte) error {
 	f, err := fs.OpenFile(name, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o644)
 	if err != nil {
 		return err
 	}
-	_, err = f.WriteAt(data, 0)
+	if _, err = f.WriteAt(data, 0); err == nil {
+		err = f.Sync()
+	}
 	if cerr := f.Close(); err == nil {
 		err = cerr
 	}
