@@ -136,7 +136,7 @@ func (c *committer) syncTopics(parts ...*part) {
 		if !synced {
 			synced = true
 			if err := c.dir.fs.SyncDir(c.dir.topics); err != nil {
-				failure = c.dir.fence("sync", c.dir.topics, err)
+				failure = c.dir.failedSync(c.dir.topics, err)
 			}
 		}
 		p.failure, p.log.w.named = failure, failure == nil

@@ -55,14 +55,14 @@ func (o *DirOptions) setDefaults() {
 // Dir is one log directory: its logs, and the one committer through which
 // everything is written. All methods may be called concurrently.
 type Dir struct {
-	opts     DirOptions
-	fs       vfs.FS
-	topics   string
-	log      *slog.Logger
-	files    *fileCache
-	queue    *semaphore.Weighted // bytes of Append
-	fault    atomic.Pointer[error]
-	fullSaid atomic.Bool // the log has said that the disk is full, and nothing was written since
+	opts        DirOptions
+	fs          vfs.FS
+	topics      string
+	log         *slog.Logger
+	files       *fileCache
+	queue       *semaphore.Weighted // bytes of Append
+	fault       atomic.Pointer[error]
+	refusalSaid atomic.Int64 // unix seconds of the last log line about refused appends
 
 	mu    sync.Mutex // guards the fields below; never held across a file operation
 	logs  map[logKey]*Log
@@ -95,10 +95,9 @@ func OpenDir(ctx context.Context, opts DirOptions) (*Dir, error) {
 	opts.setDefaults()
 	d := &Dir{
 		opts:        opts,
-		fs:          opts.FS,
 		topics:      filepath.Join(opts.Path, topicsFolder),
 		log:         opts.Logger.With("dir", opts.Path),
-		files:       &fileCache{fs: opts.FS, limit: opts.OpenFiles},
+		files:       &fileCache{limit: opts.OpenFiles},
 		queue:       semaphore.NewWeighted(opts.QueueBytes),
 		logs:        make(map[logKey]*Log),
 		wake:        make(chan struct{}, 1),
@@ -106,6 +105,8 @@ func OpenDir(ctx context.Context, opts DirOptions) (*Dir, error) {
 		calls:       make(chan func()),
 		stop:        make(chan struct{}),
 	}
+	d.fs = thriftyFS{opts.FS, d.files}
+	d.files.fs = d.fs
 	if err := d.fs.MkdirAll(d.topics, 0o755); err != nil {
 		return nil, fmt.Errorf("open log directory: %w", err)
 	}
@@ -113,6 +114,7 @@ func OpenDir(ctx context.Context, opts DirOptions) (*Dir, error) {
 		return nil, fmt.Errorf("open log directory: %w", err)
 	}
 	if err := d.recover(ctx); err != nil {
+		d.files.close()
 		return nil, err
 	}
 	d.committer.init(d, syncers())
@@ -181,17 +183,36 @@ func (d *Dir) fence(op, file string, cause error) error {
 	return err
 }
 
-// failed judges a failed file operation: a full disk is an error of the append
-// alone, anything else fences the directory.
+// failed judges a failed file operation: a full disk, or that the process has no
+// descriptor left, is an error of the append alone, anything else fences the
+// directory.
 func (d *Dir) failed(op, file string, cause error) error {
+	if noDescriptors(cause) {
+		d.sayRefused("no file descriptor left: appends are refused until there is one", op, file, cause)
+		return fmt.Errorf("%w: %s %s: %w", ErrNoDescriptors, op, file, cause)
+	}
 	if !errors.Is(cause, syscall.ENOSPC) && !errors.Is(cause, syscall.EDQUOT) {
 		return d.fence(op, file, cause)
 	}
-	if d.fullSaid.CompareAndSwap(false, true) {
-		d.log.Error("no space left in log directory: appends are refused until there is room, reads go on",
-			"operation", op, "file", file, "error", cause)
-	}
+	d.sayRefused("no space left in log directory: appends are refused until there is room, reads go on", op, file, cause)
 	return fmt.Errorf("%w: %s %s: %w", ErrNoSpace, op, file, cause)
+}
+
+// sayRefused puts into the log why appends are refused, at most once a minute.
+func (d *Dir) sayRefused(why, op, file string, cause error) {
+	now := d.opts.Now().Unix()
+	if said := d.refusalSaid.Load(); now-said >= 60 && d.refusalSaid.CompareAndSwap(said, now) {
+		d.log.Error(why, "operation", op, "file", file, "error", cause)
+	}
+}
+
+// failedSync judges a failed sync of a folder: unless that could not even begin,
+// nobody knows what the disk holds.
+func (d *Dir) failedSync(folder string, cause error) error {
+	if noDescriptors(cause) {
+		return d.failed("sync", folder, cause)
+	}
+	return d.fence("sync", folder, cause)
 }
 
 // sayCorrupt puts damage into the log, at most once a minute for each partition:

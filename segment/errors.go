@@ -18,6 +18,9 @@ var (
 	// ErrNoSpace says that the disk is full: the append was taken back whole, and
 	// a later one succeeds once there is room.
 	ErrNoSpace = errors.New("segment: no space left in log directory")
+	// ErrNoDescriptors says that the process has as many files open as it may: the
+	// append was taken back whole, and a later one may succeed.
+	ErrNoDescriptors = errors.New("segment: no file descriptor left")
 	// ErrQueueFull says that the disk has not kept up: there was no room in the queue
 	// for as long as the append would wait.
 	ErrQueueFull = errors.New("segment: queue full")

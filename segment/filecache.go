@@ -2,8 +2,10 @@ package segment
 
 import (
 	"container/list"
+	"errors"
 	"os"
 	"sync"
+	"syscall"
 
 	"github.com/millrace/millrace/segment/vfs"
 )
@@ -25,6 +27,7 @@ type handle struct {
 	file vfs.File
 	refs int
 	idle *list.Element // set while refs == 0 and file is open
+	gone bool          // the file is removed: its last user closes it
 }
 
 // acquire opens the log file of s, or shares the one that is open. Every
@@ -92,42 +95,85 @@ func (c *fileCache) drop(s *segmentFile) vfs.File {
 }
 
 func (c *fileCache) release(s *segmentFile) {
+	var f vfs.File
 	c.mu.Lock()
 	s.handle.refs--
 	if s.handle.refs == 0 {
 		s.handle.idle = c.idle.PushBack(s)
+		if s.handle.gone {
+			f = c.drop(s)
+		}
 	}
 	c.mu.Unlock()
+	if f != nil {
+		f.Close() // as above
+	}
 }
 
-// forget closes the file of s when nobody uses it; otherwise it is closed in
-// its turn, as the least recently used.
-func (c *fileCache) forget(s *segmentFile) error {
-	c.mu.Lock()
+// forget closes the file of s, which is about to be removed, as soon as nobody
+// uses it: as long as it is open the disk keeps its bytes.
+func (c *fileCache) forget(s *segmentFile) {
 	var f vfs.File
+	c.mu.Lock()
+	s.handle.gone = true
 	if s.handle.idle != nil {
 		f = c.drop(s)
 	}
 	c.mu.Unlock()
-	if f == nil {
-		return nil
+	if f != nil {
+		f.Close() // as above
 	}
-	return f.Close()
 }
 
-// close closes every file that nobody uses.
-func (c *fileCache) close() error {
-	var first error
+// close closes every file that nobody uses, and tells how many those were.
+func (c *fileCache) close() (closed int) {
 	for {
 		c.mu.Lock()
 		if c.idle.Len() == 0 {
 			c.mu.Unlock()
-			return first
+			return closed
 		}
 		f := c.drop(c.idle.Front().Value.(*segmentFile))
 		c.mu.Unlock()
-		if err := f.Close(); err != nil && first == nil {
-			first = err
-		}
+		f.Close() // as above
+		closed++
 	}
+}
+
+// thriftyFS is the file system as a log directory uses it: when the process has no
+// descriptor left, the files that nobody uses make room.
+type thriftyFS struct {
+	vfs.FS
+	files *fileCache
+}
+
+func (fs thriftyFS) again(err error) bool { return noDescriptors(err) && fs.files.close() > 0 }
+
+func (fs thriftyFS) OpenFile(name string, flag int, perm os.FileMode) (vfs.File, error) {
+	f, err := fs.FS.OpenFile(name, flag, perm)
+	if fs.again(err) {
+		return fs.FS.OpenFile(name, flag, perm)
+	}
+	return f, err
+}
+
+func (fs thriftyFS) SyncDir(name string) error {
+	err := fs.FS.SyncDir(name)
+	if fs.again(err) {
+		return fs.FS.SyncDir(name)
+	}
+	return err
+}
+
+func (fs thriftyFS) ReadDir(name string) ([]os.DirEntry, error) {
+	entries, err := fs.FS.ReadDir(name)
+	if fs.again(err) {
+		return fs.FS.ReadDir(name)
+	}
+	return entries, err
+}
+
+// noDescriptors tells whether an operation has failed before it began.
+func noDescriptors(err error) bool {
+	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)
 }

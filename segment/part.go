@@ -162,7 +162,7 @@ func (p *part) sync() {
 	}
 	if p.newFile {
 		if err := p.dir.fs.SyncDir(p.log.path); err != nil {
-			p.failure = p.dir.fence("sync", p.log.path, err)
+			p.failure = p.dir.failedSync(p.log.path, err)
 		}
 	}
 }

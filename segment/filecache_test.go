@@ -1,0 +1,124 @@
+package segment
+
+import (
+	"context"
+	"errors"
+	"os"
+	"sync"
+	"syscall"
+	"testing"
+
+	"github.com/millrace/millrace/segment/vfs"
+)
+
+// openFiles counts how many files are open, and refuses more than limit with EMFILE.
+type openFiles struct {
+	vfs.FS
+	mu    sync.Mutex
+	open  int
+	most  int
+	limit int
+}
+
+func (fs *openFiles) OpenFile(name string, flag int, perm os.FileMode) (vfs.File, error) {
+	if err := fs.take(); err != nil {
+		return nil, err
+	}
+	f, err := fs.FS.OpenFile(name, flag, perm)
+	if err != nil {
+		fs.give()
+		return nil, err
+	}
+	return &countedFile{File: f, fs: fs}, nil
+}
+
+func (fs *openFiles) SyncDir(name string) error { // it opens the folder
+	if err := fs.take(); err != nil {
+		return err
+	}
+	defer fs.give()
+	return fs.FS.SyncDir(name)
+}
+
+func (fs *openFiles) take() error {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	if fs.limit > 0 && fs.open >= fs.limit {
+		return syscall.EMFILE
+	}
+	fs.open++
+	fs.most = max(fs.most, fs.open)
+	return nil
+}
+
+func (fs *openFiles) give() {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	fs.open--
+}
+
+func (fs *openFiles) count() int {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	return fs.open
+}
+
+type countedFile struct {
+	vfs.File
+	fs   *openFiles
+	once sync.Once
+}
+
+func (f *countedFile) Close() error {
+	f.once.Do(f.fs.give)
+	return f.File.Close()
+}
+
+// A file that is removed while it is read is closed when the reader is done:
+// until then the disk keeps its bytes.
+func TestRemovedSegmentIsClosedByItsLastReader(t *testing.T) {
+	fs := &openFiles{FS: newMem(t)}
+	d := openDir(t, fs)
+	defer d.close(t)
+	l := d.open(t, "orders", 0, smallSegments())
+	for range 30 {
+		l.mustAppend(t, makeBatch(t, 3, "x", 1))
+	}
+	before := fs.count()
+	first := (*l.segments.Load())[0]
+	if _, err := d.files.acquire(first); err != nil { // a reader
+		t.Fatal(err)
+	}
+	if err := l.DeleteRecordsBefore(context.Background(), l.LogEndOffset()); err != nil {
+		t.Fatal(err)
+	}
+	d.files.release(first)
+	if n := fs.count(); n >= before || n > 2 {
+		t.Errorf("%d files are open, of %d before: those that were removed take up room", n, before)
+	}
+}
+
+// When the process has no descriptor left, files that nobody uses make room; when
+// there are none, the append fails and the next one may succeed: it is no fault
+// of the disk.
+func TestNoDescriptorsIsNoFault(t *testing.T) {
+	fs := &openFiles{FS: newMem(t), limit: 12}
+	d := openDir(t, fs)
+	defer d.close(t)
+	for i := range int32(50) {
+		d.open(t, "orders", i, DefaultLogConfig()).mustAppend(t, makeBatch(t, 1, "x", 1))
+	}
+	fs.mu.Lock()
+	fs.limit = 1
+	fs.mu.Unlock()
+	l := d.open(t, "late", 0, DefaultLogConfig())
+	if r := l.appendAndWait(t, makeBatch(t, 1, "x", 1)); !errors.Is(r.Err, ErrNoDescriptors) || d.Err() != nil {
+		t.Errorf("append without descriptors: %+v; directory: %v", r, d.Err())
+	}
+	fs.mu.Lock()
+	fs.limit = 12
+	fs.mu.Unlock()
+	if r := l.mustAppend(t, makeBatch(t, 1, "x", 1)); r.BaseOffset != 0 {
+		t.Errorf("append once there are some: %+v", r)
+	}
+}
