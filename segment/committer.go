@@ -66,7 +66,15 @@ func (c *committer) round() {
 		appends := l.take()
 		c.write(l, appends)
 		l.giveBack(appends)
+		if len(c.parts) >= d.opts.OpenFiles { // each holds a file
+			c.complete()
+		}
 	}
+	c.complete()
+}
+
+// complete makes the parts that are written durable, and finishes them.
+func (c *committer) complete() {
 	c.sync()
 	for _, p := range c.parts {
 		c.finish(p)

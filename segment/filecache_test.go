@@ -122,3 +122,34 @@ func TestNoDescriptorsIsNoFault(t *testing.T) {
 		t.Errorf("append once there are some: %+v", r)
 	}
 }
+
+// A round over more partitions than files may be open takes them in turn.
+func TestOneRoundOverMorePartitionsThanDescriptors(t *testing.T) {
+	fs := &openFiles{FS: newMem(t), limit: 40}
+	faulty := vfs.NewFaulty(fs)
+	d := openDir(t, faulty, func(o *DirOptions) { o.OpenFiles = 16 })
+	defer d.close(t)
+	d.open(t, "busy", 0, DefaultLogConfig()).mustAppend(t, makeBatch(t, 1, "x", 1))
+	hold := make(chan struct{})
+	faulty.Inject(vfs.Fault{Op: vfs.OpSync, Path: "*.log", Nth: 1, Stall: hold})
+	const partitions = 200
+	results := make(chan Result, partitions+1)
+	for i := range int32(partitions + 1) {
+		l := d.open(t, "orders", i, DefaultLogConfig())
+		if i == 0 {
+			l = d.open(t, "busy", 0, DefaultLogConfig()) // the others gather behind its sync
+		}
+		if err := l.Append(context.Background(), &Append{Batches: makeBatch(t, 1, "x", 1), Done: func(r Result) { results <- r }}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	close(hold)
+	for range partitions + 1 {
+		if r := <-results; r.Err != nil {
+			t.Fatal(r.Err)
+		}
+	}
+	if fs.most > fs.limit-10 {
+		t.Errorf("%d files were open at a time", fs.most)
+	}
+}

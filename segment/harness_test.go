@@ -21,21 +21,25 @@ type testDir struct {
 	log *bytes.Buffer
 }
 
-func openDir(t testing.TB, fs vfs.FS) *testDir {
+func openDir(t testing.TB, fs vfs.FS, more ...func(*DirOptions)) *testDir {
 	t.Helper()
-	d, err := tryOpenDir(fs)
+	d, err := tryOpenDir(fs, more...)
 	if err != nil {
 		t.Fatalf("open: %v", err)
 	}
 	return d
 }
 
-func tryOpenDir(fs vfs.FS) (*testDir, error) {
+func tryOpenDir(fs vfs.FS, more ...func(*DirOptions)) (*testDir, error) {
 	var said lockedBuffer
-	d, err := OpenDir(context.Background(), DirOptions{
+	opts := DirOptions{
 		FS: fs, Path: "data", Now: func() time.Time { return time.Unix(1_700_000_000, 0) },
 		Logger: slog.New(slog.NewTextHandler(&said, nil)),
-	})
+	}
+	for _, change := range more {
+		change(&opts)
+	}
+	d, err := OpenDir(context.Background(), opts)
 	return &testDir{Dir: d, fs: fs, log: &said.Buffer}, err
 }
 
