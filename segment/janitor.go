@@ -5,14 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
-	"strconv"
 	"strings"
-
-	"github.com/millrace/millrace/segment/vfs"
 )
-
-const startFile = "log-start-offset"
 
 // The janitor is the goroutine that removes files and moves log start offsets,
 // one job after the other, so that neither delays an append. It ends when the
@@ -106,50 +100,4 @@ func (l *Log) Quarantine() error {
 		return fmt.Errorf("quarantine %s: %w", l.path, err)
 	}
 	return d.fs.SyncDir(d.topics)
-}
-
-// DeleteRecordsBefore moves the log start offset up, durably, and then removes the
-// segments that lie wholly before it. It waits for the disk, at most until
-// ctx ends; the move may then still happen. Moving back is no error and does
-// nothing. ErrOffsetOutOfRange when offset lies behind the log end offset.
-func (l *Log) DeleteRecordsBefore(ctx context.Context, offset int64) error {
-	if offset > l.LogEndOffset() {
-		return fmt.Errorf("%w: delete before %d, log ends at %d", ErrOffsetOutOfRange, offset, l.LogEndOffset())
-	}
-	done := make(chan error, 1)
-	l.dir.toJanitor(func() { done <- l.moveStart(offset) })
-	select {
-	case err := <-done:
-		return err
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-l.dir.stop:
-		return ErrClosed
-	}
-}
-
-// moveStart runs on the janitor.
-func (l *Log) moveStart(offset int64) error {
-	if offset <= l.start.Load() {
-		return nil
-	}
-	l.mu.Lock()
-	gone := l.gone
-	l.mu.Unlock()
-	if gone != nil {
-		return gone
-	}
-	if err := vfs.WriteFileAtomic(l.dir.fs, filepath.Join(l.path, startFile), []byte(strconv.FormatInt(offset, 10)+"\n")); err != nil {
-		return fmt.Errorf("log start offset of %s: %w", l.id, err)
-	}
-	l.start.Store(offset)
-	for _, s := range l.dropSegments(offset) {
-		l.dir.files.forget(s)
-		for _, suffix := range []string{".log", ".index", ".timeindex"} {
-			if err := l.dir.fs.Remove(s.name(suffix)); err != nil && !errors.Is(err, os.ErrNotExist) {
-				l.dir.log.Error("cannot remove a segment whose records are deleted: it takes up room", "file", s.name(suffix), "error", err)
-			}
-		}
-	}
-	return nil
 }

@@ -99,7 +99,7 @@ func (l *Log) recover(clean bool) error {
 		if clean && l.resume(s, size) == nil {
 			continue
 		}
-		if err := l.scan(s, size); err != nil {
+		if err := l.scan(s, size, clean); err != nil {
 			return err
 		}
 	}
@@ -177,9 +177,7 @@ func (l *Log) resume(s *segmentFile, size int64) error {
 		if s.firstTimestamp < 0 {
 			s.firstTimestamp = walk.header.MaxTimestamp
 		}
-		if walk.position > from {
-			s.writer.sinceEntry += walk.header.Size()
-		}
+		s.writer.sinceEntry += walk.header.Size()
 		l.w.next = walk.header.NextOffset()
 	}
 	if walk.err != nil {
@@ -191,8 +189,10 @@ func (l *Log) resume(s *segmentFile, size int64) error {
 
 // scan checks every batch of the active segment after a crash, builds its indexes
 // anew, and cuts the file behind the last whole batch. What remains is synced:
-// a reader must not see what a power cut could still take away.
-func (l *Log) scan(s *segmentFile, size int64) error {
+// a reader must not see what a power cut could still take away. After a clean
+// close nothing can be incomplete: what is damaged then stays, for the reader to
+// meet, as long as what lies behind it can be found.
+func (l *Log) scan(s *segmentFile, size int64, clean bool) error {
 	f, err := l.dir.files.acquire(s)
 	if err != nil {
 		return err
@@ -200,7 +200,7 @@ func (l *Log) scan(s *segmentFile, size int64) error {
 	defer l.dir.files.release(s)
 	fresh := newSegmentFile(s.folder, s.base)
 	s.writer, s.firstTimestamp, l.w.next = fresh.writer, fresh.firstTimestamp, s.base
-	walk := walker{file: f, end: size, whole: true}
+	walk := walker{file: f, end: size, whole: !clean}
 	interval := l.config.Load().IndexIntervalBytes
 	for walk.next() {
 		if walk.header.BaseOffset < l.w.next {
@@ -229,28 +229,6 @@ func (l *Log) scan(s *segmentFile, size int64) error {
 	}
 	l.w.changed = true
 	s.publish(end, true)
-	return nil
-}
-
-func (l *Log) recoverStart() error {
-	if s := *l.segments.Load(); len(s) > 0 {
-		l.start.Store(s[0].base)
-	}
-	name := filepath.Join(l.path, startFile)
-	text, err := vfs.ReadFile(l.dir.fs, name)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	start, err := strconv.ParseInt(strings.TrimSuffix(string(text), "\n"), 10, 64)
-	if err != nil || start < 0 {
-		return fmt.Errorf("%w: %s holds %q where an offset belongs", ErrFormat, name, text)
-	}
-	l.start.Store(max(start, l.start.Load()))
-	// Never give out again what was deleted, whatever the files have lost.
-	l.w.next = max(l.w.next, start)
 	return nil
 }
 
@@ -315,7 +293,8 @@ func (l *Log) recoverProducers() error {
 	})
 }
 
-// walkBatches visits the headers of all batches in segments.
+// walkBatches visits the headers of all batches in segments. Damage hides those
+// behind it in the same segment; it keeps no log from being opened.
 func (l *Log) walkBatches(segments []*segmentFile, visit func(batch.Header)) error {
 	for _, s := range segments {
 		f, err := l.dir.files.acquire(s)
@@ -327,8 +306,11 @@ func (l *Log) walkBatches(segments []*segmentFile, visit func(batch.Header)) err
 			visit(walk.header)
 		}
 		l.dir.files.release(s)
-		if walk.err != nil {
+		if errors.Is(walk.err, errRead) {
 			return walk.err
+		}
+		if walk.err != nil {
+			l.dir.sayCorrupt(l, &CorruptError{File: f.Name(), Position: walk.position, Cause: walk.err})
 		}
 	}
 	return nil

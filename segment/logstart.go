@@ -1,0 +1,137 @@
+package segment
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/millrace/millrace/segment/vfs"
+)
+
+// The file log-start-offset is there once records were deleted. It is one line of
+// text: the format's version, the offset, and the CRC-32C of what stands before it,
+// 8 hex digits:
+//
+//	1 77 5a1dc88c
+const (
+	startFile    = "log-start-offset"
+	startVersion = 1
+)
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+func encodeStart(offset int64) []byte {
+	head := fmt.Sprintf("%d %d", startVersion, offset)
+	return fmt.Appendf(nil, "%s %08x\n", head, crc32.Checksum([]byte(head), castagnoli))
+}
+
+// errDamaged says that a file does not hold what was written.
+var errDamaged = errors.New("damaged")
+
+// decodeStart fails with errDamaged, or with ErrFormat for a later version.
+func decodeStart(text []byte) (int64, error) {
+	line := strings.TrimSuffix(string(text), "\n")
+	space := strings.LastIndexByte(line, ' ')
+	if space < 0 {
+		return 0, fmt.Errorf("%w: %q", errDamaged, line)
+	}
+	head := line[:space]
+	if line[space+1:] != fmt.Sprintf("%08x", crc32.Checksum([]byte(head), castagnoli)) {
+		return 0, fmt.Errorf("%w: %q has a wrong checksum", errDamaged, line)
+	}
+	version, number, _ := strings.Cut(head, " ")
+	if version != strconv.Itoa(startVersion) {
+		return 0, fmt.Errorf("%w: version %s, this program knows %d", ErrFormat, version, startVersion)
+	}
+	offset, err := strconv.ParseInt(number, 10, 64)
+	if err != nil || offset < 0 {
+		return 0, fmt.Errorf("%w: %q", errDamaged, line)
+	}
+	return offset, nil
+}
+
+// recoverStart reads the log start offset. When its file is damaged, the log begins
+// with the first record there is: what was deleted may show again, but nothing
+// that was not is hidden.
+func (l *Log) recoverStart() error {
+	if s := *l.segments.Load(); len(s) > 0 {
+		l.start.Store(s[0].base)
+	}
+	name := filepath.Join(l.path, startFile)
+	text, err := vfs.ReadFile(l.dir.fs, name)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	start, err := decodeStart(text)
+	if errors.Is(err, errDamaged) {
+		l.dir.log.Error("the log start offset is damaged: deleted records of the first segment may be served again, until records are deleted anew",
+			"partition", l.id.String(), "file", name, "logStartOffset", l.start.Load(), "error", err)
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	l.start.Store(max(start, l.start.Load()))
+	// Never give out again what was deleted, whatever the files have lost.
+	l.w.next = max(l.w.next, start)
+	return nil
+}
+
+// DeleteRecordsBefore moves the log start offset up, durably, and then removes the
+// segments that lie wholly before it. It waits for the disk, at most until
+// ctx ends; the move may then still happen. Moving back is no error and does
+// nothing. ErrOffsetOutOfRange when offset lies behind the log end offset.
+func (l *Log) DeleteRecordsBefore(ctx context.Context, offset int64) error {
+	if offset > l.LogEndOffset() {
+		return fmt.Errorf("%w: delete before %d, log ends at %d", ErrOffsetOutOfRange, offset, l.LogEndOffset())
+	}
+	done := make(chan error, 1)
+	l.dir.toJanitor(func() { done <- l.moveStart(offset) })
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-l.dir.stop:
+		return ErrClosed
+	}
+}
+
+// moveStart runs on the janitor.
+func (l *Log) moveStart(offset int64) error {
+	if offset <= l.start.Load() {
+		return nil
+	}
+	l.mu.Lock()
+	gone := l.gone
+	l.mu.Unlock()
+	if gone != nil {
+		return gone
+	}
+	if err := vfs.WriteFileAtomic(l.dir.fs, filepath.Join(l.path, startFile), encodeStart(offset)); err != nil {
+		return fmt.Errorf("log start offset of %s: %w", l.id, err)
+	}
+	l.start.Store(offset)
+	l.removeSegments(offset)
+	return nil
+}
+
+// removeSegments removes those that lie wholly before offset.
+func (l *Log) removeSegments(offset int64) {
+	for _, s := range l.dropSegments(offset) {
+		l.dir.files.forget(s)
+		for _, suffix := range []string{".log", ".index", ".timeindex"} {
+			if err := l.dir.fs.Remove(s.name(suffix)); err != nil && !errors.Is(err, os.ErrNotExist) {
+				l.dir.log.Error("cannot remove a segment whose records are deleted: it takes up room", "file", s.name(suffix), "error", err)
+			}
+		}
+	}
+}
