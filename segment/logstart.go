@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"github.com/millrace/millrace/segment/vfs"
 )
@@ -116,12 +117,52 @@ func (l *Log) moveStart(offset int64) error {
 	if gone != nil {
 		return gone
 	}
-	if err := vfs.WriteFileAtomic(l.dir.fs, filepath.Join(l.path, startFile), encodeStart(offset)); err != nil {
+	l.leaveActive(offset)
+	err := l.writeStart(offset)
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		// Whole segments may go first, since without them the log begins behind them.
+		if first := segmentOf(*l.segments.Load(), offset); first > 0 {
+			l.start.Store(max(l.start.Load(), (*l.segments.Load())[first].base))
+			l.removeSegments(offset)
+			err = l.writeStart(offset)
+		}
+	}
+	if err != nil {
 		return fmt.Errorf("log start offset of %s: %w", l.id, err)
 	}
 	l.start.Store(offset)
 	l.removeSegments(offset)
 	return nil
+}
+
+func (l *Log) writeStart(offset int64) error {
+	return vfs.WriteFileAtomic(l.dir.fs, filepath.Join(l.path, startFile), encodeStart(offset))
+}
+
+// worthLeaving is how many bytes before the log start offset make it worth while to
+// leave the active segment, unless a segment is smaller.
+const worthLeaving = 512 << 10
+
+// leaveActive begins a new segment when much of the active one lies before offset,
+// which would otherwise stay until that is full: a log whose records are deleted
+// as they come takes up little room. The rest of what is left goes with a later
+// move. The new file's name becomes durable together with the log start offset,
+// before anything is removed.
+func (l *Log) leaveActive(offset int64) {
+	s := l.active()
+	if s == nil || s.base >= offset {
+		return
+	}
+	n, err := l.BytesFrom(s.base, offset)
+	if err != nil || n < min(worthLeaving, l.config.Load().SegmentBytes/2) {
+		return
+	}
+	// When it cannot be done, the log says so, and what is deleted is deleted all the same.
+	l.dir.onCommitter(context.Background(), func() {
+		if l.active() == s && l.dir.Err() == nil {
+			l.roll()
+		}
+	})
 }
 
 // removeSegments removes those that lie wholly before offset.
