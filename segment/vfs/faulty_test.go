@@ -79,22 +79,22 @@ func TestFaultsHitWhatTheyDescribe(t *testing.T) {
 
 func TestEveryKindFailsAndCounts(t *testing.T) {
 	kinds := map[Op]func(fsys FS, f File) error{
-		OpOpen:      func(fsys FS, f File) error { _, err := fsys.OpenFile("a", ReadOnly, 0); return err },
-		OpMkdir:     func(fsys FS, f File) error { return fsys.MkdirAll("a", 0o755) },
-		OpRemove:    func(fsys FS, f File) error { return fsys.Remove("a") },
-		OpRename:    func(fsys FS, f File) error { return fsys.Rename("a", "b") },
-		OpReadDir:   func(fsys FS, f File) error { _, err := fsys.ReadDir("a"); return err },
-		OpStat:      func(fsys FS, f File) error { _, err := fsys.Stat("a"); return err },
-		OpSyncDir:   func(fsys FS, f File) error { return fsys.SyncDir("a") },
-		OpLock:      func(fsys FS, f File) error { _, err := fsys.Lock("a"); return err },
-		OpSpace: func(fsys FS, f File) error { _, _, err := fsys.Space("a"); return err },
-		OpRead:      func(fsys FS, f File) error { _, err := f.ReadAt(make([]byte, 1), 0); return err },
-		OpWrite:     func(fsys FS, f File) error { _, err := f.WriteAt([]byte("x"), 0); return err },
-		OpTruncate:  func(fsys FS, f File) error { return f.Truncate(1) },
-		OpAllocate:  func(fsys FS, f File) error { return f.Allocate(100) },
-		OpSync:      func(fsys FS, f File) error { return f.Sync() },
-		OpSize:      func(fsys FS, f File) error { _, err := f.Size(); return err },
-		OpClose:     func(fsys FS, f File) error { return f.Close() },
+		OpOpen:     func(fsys FS, f File) error { _, err := fsys.OpenFile("a", ReadOnly, 0); return err },
+		OpMkdir:    func(fsys FS, f File) error { return fsys.MkdirAll("a", 0o755) },
+		OpRemove:   func(fsys FS, f File) error { return fsys.Remove("a") },
+		OpRename:   func(fsys FS, f File) error { return fsys.Rename("a", "b") },
+		OpReadDir:  func(fsys FS, f File) error { _, err := fsys.ReadDir("a"); return err },
+		OpStat:     func(fsys FS, f File) error { _, err := fsys.Stat("a"); return err },
+		OpSyncDir:  func(fsys FS, f File) error { return fsys.SyncDir("a") },
+		OpLock:     func(fsys FS, f File) error { _, err := fsys.Lock("a"); return err },
+		OpSpace:    func(fsys FS, f File) error { _, _, err := fsys.Space("a"); return err },
+		OpRead:     func(fsys FS, f File) error { _, err := f.ReadAt(make([]byte, 1), 0); return err },
+		OpWrite:    func(fsys FS, f File) error { _, err := f.WriteAt([]byte("x"), 0); return err },
+		OpTruncate: func(fsys FS, f File) error { return f.Truncate(1) },
+		OpAllocate: func(fsys FS, f File) error { return f.Allocate(100) },
+		OpSync:     func(fsys FS, f File) error { return f.Sync() },
+		OpSize:     func(fsys FS, f File) error { _, err := f.Size(); return err },
+		OpClose:    func(fsys FS, f File) error { return f.Close() },
 	}
 	if len(kinds) != len(opNames)-1 {
 		t.Fatalf("%d kinds tested of %d", len(kinds), len(opNames)-1)
