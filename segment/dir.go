@@ -64,11 +64,12 @@ type Dir struct {
 	fault       atomic.Pointer[error]
 	refusalSaid atomic.Int64 // unix seconds of the last log line about refused appends
 
-	mu    sync.Mutex // guards the fields below; never held across a file operation
-	logs  map[logKey]*Log
-	ready []*Log   // logs with something queued
-	jobs  []func() // of the janitor
-	shut  bool
+	mu     sync.Mutex // guards the fields below; never held across a file operation
+	logs   map[logKey]*Log
+	ready  []*Log            // logs with something queued
+	jobs   []func()          // of the janitor
+	doomed map[*Log]struct{} // deleted, and the janitor has not begun with their folders
+	shut   bool
 
 	wake        chan struct{} // capacity 1: ready is not empty
 	janitorWake chan struct{} // capacity 1: jobs is not empty
@@ -100,6 +101,7 @@ func OpenDir(ctx context.Context, opts DirOptions) (*Dir, error) {
 		files:       &fileCache{limit: opts.OpenFiles},
 		queue:       semaphore.NewWeighted(opts.QueueBytes),
 		logs:        make(map[logKey]*Log),
+		doomed:      make(map[*Log]struct{}),
 		wake:        make(chan struct{}, 1),
 		janitorWake: make(chan struct{}, 1),
 		calls:       make(chan func()),
@@ -281,6 +283,7 @@ func (d *Dir) Close(ctx context.Context) error {
 			// An append may have been queued just behind the last round.
 			d.committer.refuse(l, l.refuse(ErrClosed), ErrClosed)
 		}
+		d.finishDeletes()
 		done <- d.writeClean(logs)
 	}()
 	select {

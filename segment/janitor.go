@@ -51,18 +51,48 @@ func (l *Log) Delete() {
 	if d.logs[l.id.key()] == l {
 		delete(d.logs, l.id.key())
 	}
+	if d.doomed != nil { // nil once the directory is closed
+		d.doomed[l] = struct{}{}
+	}
 	d.mu.Unlock()
 	d.committer.refuse(l, waiting, ErrDeleted)
 	d.toJanitor(func() {
 		// Behind the round that may be writing to the log, nothing does any more.
 		if d.onCommitter(context.Background(), func() {}) != nil {
-			return
+			return // finishDeletes goes on with it
 		}
+		d.mu.Lock()
+		delete(d.doomed, l)
+		d.mu.Unlock()
 		for _, s := range *l.segments.Load() {
 			d.files.forget(s)
 		}
 		d.removeFolder(l.path)
 	})
+}
+
+// finishDeletes marks the folders of deleted logs that the janitor did not come to, so
+// that the next open removes them and takes them for nothing else. Committer and
+// janitor have ended.
+func (d *Dir) finishDeletes() {
+	d.mu.Lock()
+	doomed := d.doomed
+	d.doomed = nil
+	d.mu.Unlock()
+	marked := false
+	for l := range doomed {
+		err := d.fs.Rename(l.path, l.path+deletedSuffix)
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			d.log.Error("cannot mark the files of a deleted partition: the next start sets them aside", "folder", l.path, "error", err)
+		}
+		marked = marked || err == nil
+	}
+	if !marked {
+		return
+	}
+	if err := d.fs.SyncDir(d.topics); err != nil {
+		d.log.Error("cannot sync the names of deleted partitions", "folder", d.topics, "error", err)
+	}
 }
 
 // removeFolder marks a folder for removal durably, then removes it.

@@ -31,9 +31,10 @@ func (d *Dir) recover(ctx context.Context) error {
 	var logs []*Log
 	for _, entry := range entries {
 		path := filepath.Join(d.topics, entry.Name())
-		id, ok := parseFolder(entry.Name())
+		unmarked, deleted := strings.CutSuffix(entry.Name(), deletedSuffix)
+		id, ok := parseFolder(unmarked)
 		switch {
-		case strings.HasSuffix(entry.Name(), deletedSuffix):
+		case deleted && ok:
 			d.toJanitor(func() { d.removeFolder(path) })
 		case ok && entry.IsDir():
 			l := newLog(d, id, DefaultLogConfig())
