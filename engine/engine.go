@@ -175,7 +175,7 @@ func (e *Engine) addPartitions(topic *catalog.Topic) error {
 
 func (e *Engine) newPartition(topic *catalog.Topic, index int32, cfg *config.Topic) (*Partition, error) {
 	id := segment.LogID{Topic: topic.Name, TopicID: topic.ID, Partition: index}
-	l, err := e.dir.Log(id, logConfig(topic.Name, cfg))
+	l, err := e.dir.Log(id, logConfig(topic.Name, cfg, e.Config()))
 	if err != nil {
 		return nil, fmt.Errorf("partition %s: %w", id, err)
 	}
@@ -212,7 +212,7 @@ func (e *Engine) applyTopicConfig(topic *catalog.Topic) error {
 	}
 	for _, p := range e.partitionsOf(topic.ID) {
 		p.config.Store(&cfg)
-		p.log.SetConfig(logConfig(topic.Name, &cfg))
+		p.log.SetConfig(logConfig(topic.Name, &cfg, e.Config()))
 	}
 	return nil
 }
@@ -232,13 +232,14 @@ func (e *Engine) applyBrokerConfig(image *catalog.Image) error {
 	return err
 }
 
-func logConfig(topic string, cfg *config.Topic) segment.LogConfig {
+func logConfig(topic string, cfg *config.Topic, broker *config.Broker) segment.LogConfig {
 	c := segment.DefaultLogConfig()
 	c.SegmentBytes = int64(cfg.SegmentBytes)
 	c.SegmentAge = config.Millis(cfg.SegmentMs)
 	c.SegmentJitter = config.Millis(cfg.SegmentJitterMs)
 	c.IndexIntervalBytes = cfg.IndexIntervalBytes
 	c.IndexBytes = cfg.SegmentIndexBytes
+	c.ProducerExpiration = broker.ProducerIDExpiration
 	if IsInternal(topic) {
 		// Their writers are few and known, and cannot be held up by clients' data; but never without a bound.
 		c.QueueBytes *= 10

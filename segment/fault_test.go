@@ -7,6 +7,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/millrace/millrace/segment/batch"
 	"github.com/millrace/millrace/segment/producer"
@@ -17,7 +18,7 @@ func producedBatch(t testing.TB, sequence int32, n int) []byte {
 	t.Helper()
 	b := batch.NewBuilder(batch.BuilderOptions{Idempotent: true, ProducerID: 7, BaseSequence: sequence})
 	for i := range n {
-		b.Append(1, nil, fmt.Appendf(nil, "seq-%d", int(sequence)+i), nil)
+		b.Append(1_700_000_000_000, nil, fmt.Appendf(nil, "seq-%d", int(sequence)+i), nil) // the time of openDir's clock
 	}
 	built, err := b.Build()
 	if err != nil {
@@ -273,4 +274,48 @@ func TestNothingOvertakesAFailedAppend(t *testing.T) {
 			t.Errorf("append %d, again: %+v", i, r)
 		}
 	}
+}
+
+// Producers that have not written for producer.id.expiration.ms are forgotten: at the
+// next append to their log or the next question, without a timer, at most
+// every ten minutes. A setting that became shorter counts at once.
+func TestProducersExpire(t *testing.T) {
+	now := time.Unix(1_700_000_000, 0)
+	d := openDir(t, newMem(t), func(o *DirOptions) { o.Now = func() time.Time { return now } })
+	defer d.close(t)
+	l := d.open(t, "orders", 0, DefaultLogConfig())
+	l.mustAppend(t, producedBatch(t, 0, 2))
+	remembered := func(when string, want int) {
+		t.Helper()
+		if list, err := l.Producers(t.Context()); err != nil || len(list) != want {
+			t.Errorf("%s: %d producers, %v; want %d", when, len(list), err, want)
+		}
+	}
+	now = now.Add(24*time.Hour - time.Millisecond)
+	remembered("just before", 1)
+	now = now.Add(time.Millisecond)
+	remembered("between two looks", 1)
+	now = now.Add(expiryInterval)
+	if r := l.mustAppend(t, producedBatch(t, 0, 2)); r.Duplicate { // too late to be taken for the first one
+		t.Errorf("sent again after it was forgotten: %+v", r)
+	}
+	l.mustAppend(t, makeProduced(t, 8, now.UnixMilli()))
+	remembered("until the next look", 2)
+	now = now.Add(expiryInterval)
+	remembered("at the next look", 1)
+	cfg := DefaultLogConfig()
+	cfg.ProducerExpiration = time.Second
+	l.SetConfig(cfg)
+	remembered("with a shorter setting", 0)
+}
+
+func makeProduced(t testing.TB, producerID, timestamp int64) []byte {
+	t.Helper()
+	b := batch.NewBuilder(batch.BuilderOptions{Idempotent: true, ProducerID: producerID})
+	b.Append(timestamp, nil, nil, nil)
+	built, err := b.Build()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return built
 }

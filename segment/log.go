@@ -68,6 +68,7 @@ type LogConfig struct {
 	IndexIntervalBytes int           // log bytes between two index entries; index.interval.bytes
 	IndexBytes         int           // roll when an index would become larger; segment.index.bytes
 	QueueBytes         int64         // appends that may wait for the committer; Append blocks beyond
+	ProducerExpiration time.Duration // idempotent producers are forgotten so long after their last batch; producer.id.expiration.ms
 }
 
 // DefaultLogConfig is Kafka's defaults.
@@ -78,6 +79,7 @@ func DefaultLogConfig() LogConfig {
 		IndexIntervalBytes: 4096,
 		IndexBytes:         10 << 20,
 		QueueBytes:         16 << 20,
+		ProducerExpiration: 24 * time.Hour,
 	}
 }
 
@@ -143,9 +145,11 @@ type writer struct {
 	next      int64 // offset of the next record
 	named     bool  // the folder's name is durable
 	producers *producer.State
-	changed   bool    // since the last clean close
-	snapshots []int64 // offsets of the producer snapshots on the disk, rising
-	epochs    int     // entries of the leader epoch checkpoint on the disk
+	expireAt  time.Time     // when to look next for producers to forget
+	expiry    time.Duration // ProducerExpiration at the last look
+	changed   bool          // since the last clean close
+	snapshots []int64       // offsets of the producer snapshots on the disk, rising
+	epochs    int           // entries of the leader epoch checkpoint on the disk
 	spare     []*Append
 }
 
@@ -198,14 +202,27 @@ func (l *Log) EpochAt(offset int64) int32 { return l.epochs.Load().at(offset) }
 // Producers lists the idempotent producers that the log remembers. It waits for
 // the committer's current round, at most until ctx ends.
 func (l *Log) Producers(ctx context.Context) (list []producer.Info, err error) {
-	err = l.dir.onCommitter(ctx, func() { list = l.w.producers.Active() })
+	err = l.dir.onCommitter(ctx, func() {
+		l.expireProducers()
+		list = l.w.producers.Active()
+	})
 	return list, err
 }
 
-// ExpireProducers forgets producers that have not written since the cutoff, in
-// milliseconds since 1970. It waits like Producers.
-func (l *Log) ExpireProducers(ctx context.Context, now int64, retention time.Duration) error {
-	return l.dir.onCommitter(ctx, func() { l.w.producers.Expire(now, retention) })
+// expiryInterval is how often producers are looked through for those to forget, as in
+// Kafka, unless they are forgotten sooner than that.
+const expiryInterval = 10 * time.Minute
+
+// expireProducers forgets the producers that have not written for long, if it is
+// time to look. Appends and questions ask for it, so that no timer is needed: what
+// a log remembers does not grow while nobody writes to it. Committer only.
+func (l *Log) expireProducers() {
+	now, after := l.dir.opts.Now(), l.config.Load().ProducerExpiration
+	if now.Before(l.w.expireAt) && after >= l.w.expiry {
+		return
+	}
+	l.w.expireAt, l.w.expiry = now.Add(min(expiryInterval, after)), after
+	l.w.producers.Expire(now.UnixMilli(), after)
 }
 
 // Append queues batches and returns; the queue's order is the log's order. It

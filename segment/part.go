@@ -60,6 +60,7 @@ func (p *part) stamp(appends []*Append) (rest []*Append) {
 		p.waiting = append(p.waiting, appends...)
 		return nil
 	}
+	p.log.expireProducers()
 	cfg := p.log.config.Load()
 	for i, a := range appends {
 		if !p.admit(a, cfg) {

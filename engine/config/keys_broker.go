@@ -204,7 +204,7 @@ var brokerKeys = []Key{
 	{"principal.builder.class", Class, "org.apache.kafka.common.security.authenticator.DefaultKafkaPrincipalBuilder", nil, PerBroker | Refused, ""},
 	{"process.roles", List, "", listOf("broker", "controller"), Required, ""},
 	{"producer.id.expiration.check.interval.ms", Int, "600000", atLeast(1), Internal, ""},
-	{"producer.id.expiration.ms", Int, "86400000", atLeast(1), Dynamic | Stored, "Kept for tools that set it; idle producers are not forgotten."},
+	{"producer.id.expiration.ms", Int, "86400000", atLeast(1), Dynamic | Honoured, "How long after its last batch an idempotent producer is forgotten."},
 	{"producer.purgatory.purge.interval.requests", Int, "1000", nil, 0, ""},
 	{"queued.max.request.bytes", Long, "-1", nil, Honoured, "Bytes of requests held in memory at a time; -1 takes the built-in budget."},
 	{"queued.max.requests", Int, "500", atLeast(1), 0, ""},
