@@ -145,3 +145,38 @@ func TestNobodyWaitsForEver(t *testing.T) {
 		})
 	}
 }
+
+// A segment that is removed while a question is about to look into it is no error
+// of the question.
+func TestQuestionsMeetTheRemovalOfASegment(t *testing.T) {
+	for name, ask := range map[string]func(l *Log) error{
+		"by time": func(l *Log) error { _, _, err := l.OffsetForTimestamp(5, 30); return err },
+		"newest":  func(l *Log) error { _, _, err := l.MaxTimestamp(); return err },
+		"bytes":   func(l *Log) error { _, err := l.BytesFrom(1, 30); return err },
+	} {
+		t.Run(name, func(t *testing.T) {
+			fs := newMem(t)
+			d := openDir(t, fs)
+			l := d.open(t, "orders", 0, smallSegments())
+			for i := range int64(30) {
+				l.mustAppend(t, makeBatch(t, 1, "x", 100-i)) // the newest lies in the first segment
+			}
+			first := (*l.segments.Load())[0].name(".log")
+			d.close(t)
+			faulty := vfs.NewFaulty(fs)
+			d = openDir(t, faulty, func(o *DirOptions) { o.OpenFiles = 1 }) // no index is in memory, no old file is open
+			defer d.close(t)
+			l = d.open(t, "orders", 0, smallSegments())
+			met := false
+			faulty.Inject(vfs.Fault{Op: vfs.OpOpen, Path: first, Nth: 1, Do: func() {
+				met = true
+				if err := l.DeleteRecordsBefore(context.Background(), 20); err != nil {
+					t.Error(err)
+				}
+			}})
+			if err := ask(l); err != nil || !met {
+				t.Errorf("%v; the removal was met: %v", err, met)
+			}
+		})
+	}
+}

@@ -205,12 +205,30 @@ func (l *Log) indexesAgree(s *segmentFile, x *indexes) bool {
 
 // BytesFrom counts the bytes that Read could give from offset up to limit,
 // over all segments. It may read a few headers.
-func (l *Log) BytesFrom(offset, limit int64) (int64, error) {
+func (l *Log) BytesFrom(offset, limit int64) (n int64, err error) {
 	limit = min(limit, l.LogEndOffset())
 	if offset >= limit {
 		return 0, nil
 	}
-	segments := *l.segments.Load()
+	err = l.over(func(segments []*segmentFile) error {
+		n, err = l.bytesBetween(segments, offset, limit)
+		return err
+	})
+	return n, err
+}
+
+// over runs f on the segments, and again when one of them was removed meanwhile.
+func (l *Log) over(f func(segments []*segmentFile) error) error {
+	for {
+		segments := *l.segments.Load()
+		err := f(segments)
+		if !errors.Is(err, os.ErrNotExist) || len(segments) == 0 || (*l.segments.Load())[0] == segments[0] {
+			return err
+		}
+	}
+}
+
+func (l *Log) bytesBetween(segments []*segmentFile, offset, limit int64) (int64, error) {
 	if len(segments) == 0 {
 		return 0, nil
 	}

@@ -17,8 +17,16 @@ type TimedOffset struct {
 // below limit whose timestamp is at least timestamp. found is false when there
 // is none. Blocks on the disk.
 func (l *Log) OffsetForTimestamp(timestamp, limit int64) (at TimedOffset, found bool, err error) {
+	err = l.over(func(segments []*segmentFile) error {
+		at, found, err = l.offsetForTimestamp(segments, timestamp, limit)
+		return err
+	})
+	return at, found, err
+}
+
+func (l *Log) offsetForTimestamp(segments []*segmentFile, timestamp, limit int64) (at TimedOffset, found bool, err error) {
 	start := l.LogStartOffset()
-	for _, s := range *l.segments.Load() {
+	for i, s := range segments {
 		if s.base >= limit {
 			break
 		}
@@ -26,7 +34,8 @@ func (l *Log) OffsetForTimestamp(timestamp, limit int64) (at TimedOffset, found 
 		if err != nil {
 			return at, false, err
 		}
-		if sealed := s != l.active(); sealed && x.maxTimestamp().timestamp < timestamp {
+		// The last one may be active, or have been when its index was loaded: then the index lags behind.
+		if i < len(segments)-1 && x.maxTimestamp().timestamp < timestamp {
 			continue
 		}
 		from := max(start, x.offsetBefore(timestamp, s.base))
@@ -43,16 +52,24 @@ func (l *Log) OffsetForTimestamp(timestamp, limit int64) (at TimedOffset, found 
 // MaxTimestamp finds the record with the largest timestamp, the first of them
 // when several share it. found is false in an empty log. Blocks on the disk.
 func (l *Log) MaxTimestamp() (at TimedOffset, found bool, err error) {
+	err = l.over(func(segments []*segmentFile) error {
+		at, found, err = l.maxTimestampOf(segments)
+		return err
+	})
+	return at, found, err
+}
+
+func (l *Log) maxTimestampOf(segments []*segmentFile) (at TimedOffset, found bool, err error) {
 	var in *segmentFile
 	var entry timeEntry
 	entry.timestamp = -1
-	for _, s := range *l.segments.Load() {
+	for i, s := range segments {
 		x, err := l.indexes(s)
 		if err != nil {
 			return at, false, err
 		}
 		largest := x.maxTimestamp()
-		if s == l.active() {
+		if i == len(segments)-1 {
 			if largest, err = l.largestOf(s, x); err != nil {
 				return at, false, err
 			}
