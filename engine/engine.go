@@ -115,7 +115,7 @@ func (e *Engine) reconcile() error {
 		e.log.Warn("a partition's folder belongs to no topic that the catalogue knows: it is set aside, not removed",
 			"partition", id.String(), "topicID", catalog.TopicID(id.TopicID).String())
 		if err := l.Quarantine(); err != nil {
-			return err
+			e.log.Error("the folder cannot be set aside: it stays as it is, and nothing uses it", "partition", id.String(), "error", err)
 		}
 	}
 	for _, topic := range image.Topics() {
@@ -331,8 +331,10 @@ func (e *Engine) closeAll(ctx context.Context) error {
 	if e.catalog != nil {
 		errs = append(errs, e.closeCatalog(ctx))
 	}
-	if e.lock != nil {
-		errs = append(errs, e.lock.Close())
+	err := errors.Join(errs...)
+	if e.lock != nil && (err == nil || ctx.Err() == nil) {
+		// Otherwise something may still be writing, and the lock stays until the process ends.
+		err = errors.Join(err, e.lock.Close())
 	}
-	return errors.Join(errs...)
+	return err
 }
