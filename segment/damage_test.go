@@ -161,3 +161,40 @@ func TestIndexGoesOnAfterACleanRestart(t *testing.T) {
 	}
 	d.close(t)
 }
+
+// Damage that announces a huge batch costs recovery no memory.
+func TestRecoveryReadsInConstantMemory(t *testing.T) {
+	fs := newMem(t)
+	d := openDir(t, fs)
+	l := d.open(t, "orders", 0, DefaultLogConfig())
+	large := makeBatch(t, 1, strings.Repeat("x", 1<<20), 1)
+	for range 40 {
+		l.mustAppend(t, append([]byte(nil), large...))
+	}
+	name := l.active().name(".log")
+	fs = fs.Crash(1, 1)
+	d.close(t)
+	file, err := fs.OpenFile(name, vfs.ReadWrite, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	for _, tt := range []struct {
+		name  string
+		whole int // batches
+	}{{"intact", 40}, {"wild length", 3}} {
+		if tt.whole < 40 {
+			if _, err := file.WriteAt([]byte{0x02}, int64(len(large)*tt.whole+8)); err != nil { // 32 MiB more
+				t.Fatal(err)
+			}
+		}
+		walk := walker{file: file, end: int64(len(large) * 40), whole: true}
+		n := 0
+		for walk.next() {
+			n++
+		}
+		if n != tt.whole || cap(walk.window) > walkWindow {
+			t.Errorf("%s: %d batches, want %d, in a window of %d bytes; %v", tt.name, n, tt.whole, cap(walk.window), walk.err)
+		}
+	}
+}

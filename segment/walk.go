@@ -14,7 +14,7 @@ import (
 var errRead = errors.New("segment: read")
 
 // walker steps through the batches of a file, one after the other, in constant
-// memory (one batch at most).
+// memory: damage may announce a batch of any length.
 type walker struct {
 	file      vfs.File
 	position  int64 // of header; after next has answered false, where walking ended
@@ -44,7 +44,7 @@ func (w *walker) next() bool {
 	if w.position == w.end {
 		return false
 	}
-	b, err := w.bytes(batch.HeaderSize)
+	b, err := w.bytesAt(w.position, batch.HeaderSize)
 	if err != nil {
 		w.err = err
 		return false
@@ -61,33 +61,48 @@ func (w *walker) next() bool {
 	if !w.whole {
 		return true
 	}
-	if b, err = w.bytes(size); err == nil {
-		_, err = batch.Check(b)
-	}
-	w.err = err
-	return err == nil
+	w.err = w.checkSum(size)
+	return w.err == nil
 }
 
-// bytes gives the n bytes at the position; fewer are left only in a torn header.
-func (w *walker) bytes(n int) ([]byte, error) {
-	if left := w.end - w.position; int64(n) > left {
+// checkSum compares the CRC of the batch at the position with what it covers, a window at a time.
+func (w *walker) checkSum(size int) error {
+	var sum uint32
+	for at := batch.ChecksumFrom; at < size; {
+		n := min(size-at, walkWindow)
+		b, err := w.bytesAt(w.position+int64(at), n)
+		if err != nil {
+			return err
+		}
+		sum = batch.Checksum(sum, b)
+		at += n
+	}
+	if sum != w.header.CRC {
+		return fmt.Errorf("%w: stored CRC %08x, computed %08x", batch.ErrCorrupt, w.header.CRC, sum)
+	}
+	return nil
+}
+
+// bytesAt gives the n bytes at a position of the file; fewer are left only in a torn header.
+func (w *walker) bytesAt(position int64, n int) ([]byte, error) {
+	if left := w.end - position; int64(n) > left {
 		return nil, fmt.Errorf("%w: %d bytes where a batch should begin", batch.ErrTruncated, left)
 	}
-	if from := w.position - w.at; from >= 0 && from+int64(n) <= int64(len(w.window)) {
+	if from := position - w.at; from >= 0 && from+int64(n) <= int64(len(w.window)) {
 		return w.window[from : from+int64(n)], nil
 	}
 	ahead := w.readAhead
 	if ahead == 0 {
 		ahead = walkWindow
 	}
-	want := int(min(int64(max(n, ahead)), w.end-w.position))
+	want := int(min(int64(max(n, ahead)), w.end-position))
 	if cap(w.window) < want {
 		w.window = make([]byte, want)
 	}
-	w.window, w.at = w.window[:want], w.position
-	if _, err := w.file.ReadAt(w.window, w.position); err != nil && !errors.Is(err, io.EOF) {
+	w.window, w.at = w.window[:want], position
+	if _, err := w.file.ReadAt(w.window, position); err != nil && !errors.Is(err, io.EOF) {
 		w.window = w.window[:0]
-		return nil, fmt.Errorf("%w: %s at %d: %w", errRead, w.file.Name(), w.position, err)
+		return nil, fmt.Errorf("%w: %s at %d: %w", errRead, w.file.Name(), position, err)
 	}
 	return w.window[:n], nil
 }

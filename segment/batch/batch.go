@@ -224,6 +224,13 @@ func Check(b []byte) (Header, error) {
 	return h, nil
 }
 
+// ChecksumFrom is where, in a batch, the bytes begin that its CRC covers.
+const ChecksumFrom = posAttributes
+
+// Checksum goes on with a CRC over further bytes of a batch, for one that is not held in memory
+// whole; it begins with 0 and the bytes from ChecksumFrom on.
+func Checksum(sum uint32, more []byte) uint32 { return crc32.Update(sum, castagnoli, more) }
+
 // PutBaseOffset sets the offset of the first record; the CRC does not cover it.
 func PutBaseOffset(b []byte, offset int64) { binary.BigEndian.PutUint64(b, uint64(offset)) }
 
