@@ -18,7 +18,7 @@ import (
 // text: the format's version, the offset, and the CRC-32C of what stands before it,
 // 8 hex digits:
 //
-//	1 77 5a1dc88c
+//	1 77 942d4941
 const (
 	startFile    = "log-start-offset"
 	startVersion = 1

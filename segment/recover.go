@@ -216,8 +216,11 @@ func (l *Log) scan(s *segmentFile, size int64, clean bool) error {
 		if errors.Is(walk.err, errRead) {
 			return walk.err
 		}
-		l.dir.log.Warn("cut the incomplete end of a log, as a crash leaves it behind what was acknowledged",
-			"partition", l.id.String(), "file", f.Name(), "position", end, "bytes", size-end, "logEndOffset", l.w.next, "found", walk.err)
+		say, what := l.dir.log.Warn, "cut the incomplete end of a log, as a crash leaves it behind what was acknowledged"
+		if clean {
+			say, what = l.dir.log.Error, "cut the end of a log behind a damaged batch: the last shutdown was clean, so these may be acknowledged records"
+		}
+		say(what, "partition", l.id.String(), "file", f.Name(), "position", end, "bytes", size-end, "logEndOffset", l.w.next, "found", walk.err)
 		if err := f.Truncate(end); err != nil {
 			return err
 		}
