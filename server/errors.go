@@ -88,6 +88,7 @@ var errorCodes = []struct {
 	{segment.ErrDeleted, codeUnknownTopicOrPartition},
 	{segment.ErrTooLarge, codeRecordListTooLarge},
 	{segment.ErrNoSpace, codeKafkaStorageError},
+	{segment.ErrNoDescriptors, codeKafkaStorageError},
 	{segment.ErrQueueFull, codeRequestTimedOut},
 	{segment.ErrFenced, codeKafkaStorageError},
 	{segment.ErrCorrupt, codeCorruptMessage},
