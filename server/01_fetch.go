@@ -89,7 +89,7 @@ func (s *Server) fetch(cl *call, body []byte) error {
 	if code != codeNone {
 		return r.respond(code, noSession)
 	}
-	r.limit = min(int(st.req.MaxBytes), s.opts.FetchMaxBytes, int(s.opts.FetchResponseBytes/16))
+	r.limit = min(int(st.req.MaxBytes), s.opts.FetchMaxBytes, int(s.opts.FetchResponseBytes/32))
 	r.min = min(int(st.req.MinBytes), r.limit)
 	r.await()
 	if err := r.read(); err != nil {
