@@ -27,6 +27,7 @@ func TestValidateDynamic(t *testing.T) {
 		{"listeners are fixed here", "listeners", "PLAINTEXT://:1", true, "Cannot update these configs dynamically: [listeners]"},
 		{"a limit that is read once", "max.connections", "5", false, "Cannot update these configs dynamically: [max.connections]"},
 		{"listener key", "listener.name.plaintext.max.connections", "5", true, "configuration listener.name.plaintext.max.connections=… is refused: listeners have no settings of their own here"},
+		{"tunes what nobody asked for", "sasl.kerberos.min.time.before.relogin", "58000", true, ""},
 		{"authentication", "sasl.enabled.mechanisms", "PLAIN", true, "configuration sasl.enabled.mechanisms=… is refused: " + notBuilt},
 	}
 	for _, tt := range tests {
