@@ -10,12 +10,17 @@ import (
 // DeleteRecords (v0-2). An offset of -1 is the high watermark.
 //
 // v2: flexible
+//
+// Kafka's timeout counts only the wait for other replicas, so some clients send 0.
 var deleteRecords = api{key: 21, min: 0, max: 2, serve: (*Server).deleteRecords}
+
+// leastDeleteTime is how long a new log start offset may always take to become durable.
+const leastDeleteTime = 5 * time.Second
 
 func (s *Server) deleteRecords(ctx context.Context, _ *call, request kmsg.Request) (kmsg.Response, error) {
 	req := request.(*kmsg.DeleteRecordsRequest)
 	resp := kmsg.NewPtrDeleteRecordsResponse()
-	ctx, cancel := context.WithTimeout(ctx, time.Duration(max(req.TimeoutMillis, 0))*time.Millisecond)
+	ctx, cancel := context.WithTimeout(ctx, max(time.Duration(req.TimeoutMillis)*time.Millisecond, leastDeleteTime))
 	defer cancel()
 	img := s.engine.Image()
 	for i := range req.Topics {
