@@ -10,21 +10,26 @@ import (
 // autoCreateTime bounds how long a metadata request waits for topics to be created.
 const autoCreateTime = 5 * time.Second
 
-// autoCreate creates topics that a client has asked about, and describes them or
-// what prevented them.
+// autoCreate creates topics that a client has asked about, and answers that they are
+// unknown, or what prevented them.
 func (s *Server) autoCreate(ctx context.Context, names []string, resp *kmsg.MetadataResponse) {
 	ctx, cancel := context.WithTimeout(ctx, autoCreateTime)
 	defer cancel()
 	created := s.engine.Topics().AutoCreate(ctx, names)
 	img := s.engine.Image()
 	for _, c := range created {
-		if t := img.Topic(c.Name); t != nil { // created, now or by somebody else meanwhile
-			resp.Topics = append(resp.Topics, s.describeTopic(t))
-			continue
-		}
 		code := errorCode(c.Err)
-		if code == codeNone || code == codeRequestTimedOut || code == codeTopicAlreadyExists {
+		switch code {
+		case codeNone:
+			code = codeUnknownTopicOrPartition
+		case codeTopicAlreadyExists: // somebody else was faster
+			if t := img.Topic(c.Name); t != nil {
+				resp.Topics = append(resp.Topics, s.describeTopic(t))
+				continue
+			}
 			code = codeLeaderNotAvailable // the client asks again
+		case codeRequestTimedOut:
+			code = codeLeaderNotAvailable
 		}
 		resp.Topics = append(resp.Topics, missingTopic(code, c.Name))
 	}
