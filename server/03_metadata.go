@@ -22,9 +22,10 @@ import (
 // v12: topics by id
 // v13: an error code for the whole response
 //
-// A topic that is created because somebody asked for it is UNKNOWN_TOPIC_OR_PARTITION
-// in this answer and there in the next, as with Kafka: clients that ask whether a
-// deleted topic is gone would otherwise be told that it is not.
+// A topic that is created because somebody asked for it is in the same answer, unless
+// one of its name was deleted a moment ago; see deletions. Kafka always answers
+// UNKNOWN_TOPIC_OR_PARTITION first and has the client ask again, since its brokers
+// learn of the new topic a little later, which takes some clients five seconds.
 var metadata = api{key: 3, min: 0, max: 13, serve: (*Server).metadata}
 
 // Without authorization everybody may do everything. The bits are numbered as

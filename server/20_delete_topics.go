@@ -39,6 +39,9 @@ func (s *Server) deleteTopics(ctx context.Context, c *call, request kmsg.Request
 		rt := kmsg.NewDeleteTopicsResponseTopic()
 		rt.Topic, rt.TopicID = d.Name, d.ID
 		rt.ErrorCode, rt.ErrorMessage = adminError(d.Err)
+		if d.Err == nil && d.Name != nil {
+			s.deletions.add(*d.Name)
+		}
 		resp.Topics = append(resp.Topics, rt)
 	}
 	return resp, nil

@@ -104,6 +104,7 @@ type Server struct {
 	requests    *budget // memory of frames
 	responses   *budget // memory of records on their way to consumers
 	sessions    *sessionCache
+	deletions   *deletions
 	producerIDs *engine.ProducerIDs
 	stats       stats
 
@@ -145,6 +146,7 @@ func newServer(opts Options, list []*api) (*Server, error) {
 		requests:  newBudget(opts.QueuedRequestBytes),
 		responses: newBudget(opts.FetchResponseBytes),
 		sessions:  newSessionCache(opts.FetchSessions, opts.Now),
+		deletions: newDeletions(opts.Now),
 		listeners: map[net.Listener]struct{}{},
 		open:      map[*conn]struct{}{},
 		perIP:     map[string]int{},
