@@ -6,9 +6,9 @@ import (
 	"net"
 )
 
-// greet writes the few lines that a person needs after a start. Programs that start millrace read the address from the line
-// that begins with "listening".
-func greet(w io.Writer, version string, at net.Addr, dataDir string) {
+// greet writes the few lines that a person needs after a start, with program as it was called, so that they can be pasted.
+// Programs that start millrace read the address from the line that begins with "listening".
+func greet(w io.Writer, program, version string, at net.Addr, dataDir string) {
 	flag := ""
 	if reach := reachable(at); reach != DefaultListen {
 		flag = " --bootstrap " + reach
@@ -16,9 +16,9 @@ func greet(w io.Writer, version string, at net.Addr, dataDir string) {
 	fmt.Fprintf(w, `millrace %s: a durable streaming log that speaks the Kafka protocol
   listening  %s
   data       %s
-  try        echo 'hello' | millrace produce demo%s
-             millrace consume demo%s
-`, version, at, dataDir, flag, flag)
+  try        echo 'hello' | %[5]s produce demo%[4]s
+             %[5]s consume demo%[4]s
+`, version, at, dataDir, flag, program)
 }
 
 // reachable returns the address by which a client on this machine gets to a listener; one on every address takes IPv4 too.

@@ -24,7 +24,7 @@ func TestGreet(t *testing.T) {
 				t.Fatal(err)
 			}
 			var b strings.Builder
-			greet(&b, "1.2.3", at, "/data")
+			greet(&b, "millrace", "1.2.3", at, "/data")
 			for _, want := range []string{"millrace 1.2.3", tt.listening, "data       /data", "produce demo" + tt.try + "\n", "consume demo" + tt.try + "\n"} {
 				if !strings.Contains(b.String(), want) {
 					t.Errorf("no %q in\n%s", want, b.String())

@@ -67,7 +67,7 @@ func Run(s Settings, stdout, stderr io.Writer, version string) error {
 	for _, l := range listeners {
 		logger.Info("listening", "address", l.Addr().String(), "data", dataDir, "version", version, "ready_ms", time.Since(begun).Milliseconds())
 	}
-	greet(stdout, version, listeners[0].Addr(), dataDir)
+	greet(stdout, os.Args[0], version, listeners[0].Addr(), dataDir)
 
 	failed := doors.wait(ctx)
 
