@@ -248,14 +248,15 @@ func TestNothingOvertakesAFailedAppend(t *testing.T) {
 	defer d.close(t)
 	busy := d.open(t, "busy", 0, smallSegments())
 	busy.mustAppend(t, makeBatch(t, 1, "x", 1))
-	hold := make(chan struct{})
+	hold, reached := make(chan struct{}), make(chan struct{})
 	faulty.Inject(
-		vfs.Fault{Op: vfs.OpSync, Path: "*.log", Nth: 1, Stall: hold},
+		vfs.Fault{Op: vfs.OpSync, Path: "*.log", Nth: 1, Stall: hold, Do: func() { close(reached) }},
 		vfs.Fault{Op: vfs.OpWrite, Path: "data/topics/orders-*/*.log", Nth: 1, Err: syscall.ENOSPC},
 	)
 	if err := busy.Append(context.Background(), &Append{Batches: makeBatch(t, 1, "x", 1), Done: func(Result) {}}); err != nil {
 		t.Fatal(err)
 	}
+	<-reached // what is queued from here on is one round
 	l := d.open(t, "orders", 0, smallSegments())
 	results := make(chan Result, 10)
 	for i := range int32(10) { // more than a segment holds
