@@ -1,44 +1,71 @@
 package segment
 
 import (
+	"errors"
+	"math"
 	"sync"
+	"time"
+)
+
+const (
+	// roundBytes is about how much one round takes from the queues: memory for it
+	// comes on top of the tail's bound.
+	roundBytes = 16 << 20
+	// directBytes is how much of one log in one round goes straight into its segment.
+	// See DESIGN.md, "Straight or through the journal".
+	directBytes = 128 << 10
 )
 
 // committer is the one goroutine that writes a log directory. It sleeps until a
-// log is scheduled, and takes all that is queued by then as one round:
+// log is scheduled, and takes what is queued by then as one round:
 //
-//	stamp    check producers, give out offsets, index        in memory
-//	write    one vectored write per log                      page cache
-//	sync     one fdatasync per touched file, side by side    disk
-//	publish  log end offset, then the callbacks              in memory
+//	stamp    check producers, give out offsets, index, copy into the tail    in memory
+//	write    large parts: each into its segment, side by side                direct I/O, fdatasync
+//	         small parts: all together into the journal                      direct I/O, one fdatasync
+//	publish  log end offset, then the callbacks                              in memory
+//
+// What went into the journal reaches the segments later, by the flusher.
 type committer struct {
-	dir     *Dir
-	taken   []*Log
-	parts   []*part // of this round, written and waiting for their sync
-	spare   []*part
-	syncs   chan *part
-	unsaved sync.WaitGroup // parts that are being synced
-	syncers sync.WaitGroup
+	dir      *Dir
+	journal  journal
+	taken    []*Log
+	parts    []*part // of this round, stamped and waiting for the disk
+	spare    []*part
+	writes   chan *part
+	unsaved  sync.WaitGroup // parts that are being written
+	writers  sync.WaitGroup
+	resident []*chunk // of all tails, oldest first
+
+	dirty    []*Log // with bytes that are in the journal alone, or not synced
+	flushing *flush // under way, nil when none is
+	due      bool   // flush now, whatever the clock says
+	armed    bool   // the timer is set
+	timer    *time.Timer
+	pause    time.Duration // between two flushes
 }
 
-// init starts the goroutines that sync files side by side; stopSyncers ends them.
-func (c *committer) init(d *Dir, syncers int) {
-	c.dir, c.syncs = d, make(chan *part)
-	for range syncers {
-		c.syncers.Add(1)
+// init starts the goroutines that write side by side; stopWriters ends them.
+func (c *committer) init(d *Dir, writers int, generation uint64) {
+	c.dir, c.writes = d, make(chan *part)
+	c.pause = d.opts.FlushInterval
+	c.timer = time.NewTimer(time.Hour)
+	c.timer.Stop()
+	c.journal.init(d, generation)
+	for range writers {
+		c.writers.Add(1)
 		go func() {
-			defer c.syncers.Done()
-			for p := range c.syncs {
-				p.sync()
+			defer c.writers.Done()
+			for p := range c.writes {
+				p.write.run()
 				c.unsaved.Done()
 			}
 		}()
 	}
 }
 
-func (c *committer) stopSyncers() {
-	close(c.syncs)
-	c.syncers.Wait()
+func (c *committer) stopWriters() {
+	close(c.writes)
+	c.writers.Wait()
 }
 
 // run ends when the directory is closed, after a last round for what is queued.
@@ -49,9 +76,17 @@ func (c *committer) run() {
 			c.round()
 		case call := <-c.dir.calls:
 			call()
+		case <-c.timer.C:
+			c.armed, c.due = false, true
+		case <-c.flushed():
+			c.endFlush()
 		case <-c.dir.stop:
 			c.round()
+			c.awaitFlush()
 			return
+		}
+		if c.due {
+			c.beginFlush()
 		}
 	}
 }
@@ -61,52 +96,82 @@ func (c *committer) round() {
 	d.mu.Lock()
 	c.taken, d.ready = d.ready, c.taken[:0]
 	d.mu.Unlock()
+	bytes := int64(0)
 	for i, l := range c.taken {
 		c.taken[i] = nil
 		appends := l.take()
-		c.write(l, appends)
+		bytes += c.write(l, appends)
 		l.giveBack(appends)
-		if len(c.parts) >= d.opts.OpenFiles { // each holds a file
+		if bytes >= roundBytes {
 			c.complete()
+			bytes = 0
 		}
 	}
 	c.complete()
 }
 
-// complete makes the parts that are written durable, and finishes them.
-func (c *committer) complete() {
-	c.sync()
-	for _, p := range c.parts {
-		c.finish(p)
-	}
-	c.parts = c.parts[:0]
-}
-
-// write stamps and writes appends to one log. The part in the active segment
-// joins the round; one that fills its segment is synced at once, since the
-// segment is left for good.
-func (c *committer) write(l *Log, appends []*Append) {
+// write stamps appends to one log, and gives back how many bytes of them joined
+// the round. A part that fills its segment is written at once, since the segment
+// is left for good.
+func (c *committer) write(l *Log, appends []*Append) int64 {
 	for len(appends) > 0 {
 		p := c.begin(l)
 		rest := p.stamp(appends)
-		p.write()
 		if len(rest) == 0 {
 			c.parts = append(c.parts, p)
-			return
+			return p.bytes
 		}
-		c.syncTopics(p)
-		p.sync()
 		err := p.failure
+		c.seal(p)
+		if err == nil {
+			err = p.failure
+		}
 		c.finish(p)
 		if err == nil {
 			err = l.roll()
 		}
 		if err != nil { // what follows may not overtake what has failed
 			c.refuse(l, rest, err)
-			return
+			return 0
 		}
 		appends = rest
 	}
+	return 0
+}
+
+// seal writes all of the part's segment that is not in the file yet.
+func (c *committer) seal(p *part) {
+	if p.failure != nil {
+		return
+	}
+	c.awaitFlush()
+	p.route = straight
+	p.write.sync, p.write.seal = true, true
+	p.write.prepare(c, p.log, p.segment, p.segment.size.Load()+p.bytes)
+	p.write.run()
+	c.nameTopics(p)
+	p.applyWrite()
+}
+
+// sealActive brings all of the active segment of l into its file, without padding.
+// Committer only, or after it has ended.
+func (c *committer) sealActive(l *Log) error {
+	s := l.active()
+	if s == nil || s.size.Load() == 0 {
+		return nil
+	}
+	c.awaitFlush()
+	w := fileWrite{sync: true, seal: true}
+	w.prepare(c, l, s, s.size.Load())
+	defer w.done()
+	if w.run(); w.err == nil && !l.w.named {
+		w.err = c.dir.syncTopics()
+		l.w.named = w.err == nil
+	}
+	if w.err == nil {
+		w.apply()
+	}
+	return w.err
 }
 
 // refuse tells appends that were never stamped.
@@ -117,38 +182,120 @@ func (c *committer) refuse(l *Log, appends []*Append, err error) {
 	}
 }
 
-// sync makes all that the round has written durable.
-func (c *committer) sync() {
-	c.syncTopics(c.parts...)
-	if len(c.parts) == 1 {
-		c.parts[0].sync()
+// complete makes the parts that are stamped durable, and finishes them.
+func (c *committer) complete() {
+	if len(c.parts) == 0 {
 		return
 	}
+	if c.journal.bytes() >= c.dir.opts.JournalBytes {
+		c.awaitFlush() // it is this far behind only when the disk is
+		c.beginFlush()
+		c.awaitFlush()
+	}
+	straightOnes := 0
 	for _, p := range c.parts {
-		if p.bytes > 0 {
-			c.unsaved.Add(1)
-			c.syncs <- p
+		if p.choose(); p.route == straight || p.route == unsynced {
+			straightOnes++
+			p.write.sync = p.route == straight
+			p.write.prepare(c, p.log, p.segment, p.segment.size.Load()+p.bytes)
 		}
 	}
+	c.startWrites(straightOnes)
+	c.writeJournal()
 	c.unsaved.Wait()
+	c.nameTopics(c.parts...)
+	for _, p := range c.parts {
+		p.applyWrite()
+		c.finish(p)
+	}
+	clear(c.parts)
+	c.parts = c.parts[:0]
+	c.evict()
+	if len(c.dirty) > 0 {
+		c.arm()
+	}
 }
 
-// syncTopics makes the names of new folders of logs durable, all with one sync.
-func (c *committer) syncTopics(parts ...*part) {
+// startWrites hands the parts that go straight into their segments to the
+// writers; a single one is written here.
+func (c *committer) startWrites(n int) {
+	for _, p := range c.parts {
+		if p.route != straight && p.route != unsynced {
+			continue
+		}
+		if n == 1 && len(c.parts) == 1 {
+			p.write.run()
+			return
+		}
+		c.unsaved.Add(1)
+		c.writes <- p
+	}
+}
+
+// writeJournal writes the parts that go through the journal, and makes them durable.
+func (c *committer) writeJournal() {
+	j := &c.journal
+	var gathered []*part
+	write := func() error {
+		err := j.write()
+		for _, p := range gathered {
+			p.failure = err
+		}
+		gathered = gathered[:0]
+		return err
+	}
+	any := false
+	for _, p := range c.parts {
+		if p.route != journaled {
+			continue
+		}
+		if j.full() {
+			write()
+		}
+		any = true
+		gathered = append(gathered, p)
+		j.add(p.log.id, p.segment.base, p.segment.size.Load(), p.buffers...)
+	}
+	if !any {
+		return
+	}
+	write()
+	if err := j.sync(); err != nil {
+		for _, p := range c.parts {
+			if p.route == journaled && p.failure == nil {
+				p.failure = err
+			}
+		}
+	}
+	for _, p := range c.parts {
+		if p.route == journaled && p.failure == nil {
+			p.log.w.journaled = j.generation
+			c.soil(p.log, 0)
+		}
+	}
+}
+
+// nameTopics makes the names of new folders of logs durable, all with one sync.
+func (c *committer) nameTopics(parts ...*part) {
 	var failure error
 	synced := false
 	for _, p := range parts {
-		if p.log.w.named || p.failure != nil {
+		if p.route != straight || p.log.w.named || p.failure != nil || p.write.err != nil {
 			continue
 		}
 		if !synced {
 			synced = true
-			if err := c.dir.fs.SyncDir(c.dir.topics); err != nil {
-				failure = c.dir.failedSync(c.dir.topics, err)
-			}
+			failure = c.dir.syncTopics()
 		}
-		p.failure, p.log.w.named = failure, failure == nil
+		p.write.err, p.log.w.named = failure, failure == nil
 	}
+}
+
+func (d *Dir) syncTopics() error {
+	if err := d.fs.SyncDir(d.topics); err != nil {
+		return d.failedSync(d.topics, err)
+	}
+	return nil
 }
 
 func (c *committer) begin(l *Log) *part {
@@ -156,7 +303,7 @@ func (c *committer) begin(l *Log) *part {
 	if n := len(c.spare); n > 0 {
 		p, c.spare = c.spare[n-1], c.spare[:n-1]
 	}
-	p.begin(c.dir, l)
+	p.begin(c, l)
 	return p
 }
 
@@ -171,5 +318,25 @@ func (c *committer) finish(p *part) {
 	p.reset()
 	if len(c.spare) < 1024 {
 		c.spare = append(c.spare, p)
+	}
+}
+
+// forget is for a log that was deleted: nothing of it is written any more, now or
+// by a recovery. Committer only.
+func (c *committer) forget(l *Log) {
+	if l.w.flushing {
+		c.awaitFlush()
+	}
+	l.w.deleted = true
+	if s := l.active(); s != nil {
+		s.flushed = math.MaxInt64 // its tail may go
+	}
+	if !c.journal.holds(l.w.journaled) || c.dir.Err() != nil {
+		return
+	}
+	c.journal.add(l.id, 0, deletedLog)
+	if err := errors.Join(c.journal.write(), c.journal.sync()); err != nil {
+		c.dir.log.Warn("the deletion of a partition is not in the journal: after a crash its latest records may show up again, in a folder that is set aside",
+			"partition", l.id.String(), "error", err)
 	}
 }

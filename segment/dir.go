@@ -33,6 +33,20 @@ type DirOptions struct {
 	Logger *slog.Logger
 	// QueueBytes bounds the appends that wait for the committer, over all logs. Default 64 MiB.
 	QueueBytes int64
+	// TailBytes bounds the newest records of all logs that are kept in memory, but for those that are
+	// on their way to the disk. Default 64 MiB.
+	TailBytes int64
+	// DirectBytes is how many bytes of one log in one round go straight into its segment; fewer go
+	// through the journal. Default 128 KiB.
+	DirectBytes int64
+	// JournalBytes bounds the journal; appends wait for a flush beyond. Default 64 MiB.
+	JournalBytes int64
+	// JournalFileBytes is the length at which a file of the journal is left. Default 16 MiB.
+	JournalFileBytes int64
+	// FlushInterval is how long records may be in the journal alone. Default 1 s.
+	FlushInterval time.Duration
+	// Buffered keeps from direct I/O even where the file system has it.
+	Buffered bool
 	// OpenFiles is how many log files may be open while nobody uses them. Default 512.
 	OpenFiles int
 	Now       func() time.Time
@@ -43,6 +57,21 @@ type DirOptions struct {
 func (o *DirOptions) setDefaults() {
 	if o.QueueBytes == 0 {
 		o.QueueBytes = 64 << 20
+	}
+	if o.TailBytes == 0 {
+		o.TailBytes = 64 << 20
+	}
+	if o.DirectBytes == 0 {
+		o.DirectBytes = directBytes
+	}
+	if o.JournalBytes == 0 {
+		o.JournalBytes = 64 << 20
+	}
+	if o.JournalFileBytes == 0 {
+		o.JournalFileBytes = 16 << 20
+	}
+	if o.FlushInterval == 0 {
+		o.FlushInterval = time.Second
 	}
 	if o.OpenFiles == 0 {
 		o.OpenFiles = 512
@@ -60,6 +89,8 @@ type Dir struct {
 	topics      string
 	log         *slog.Logger
 	files       *fileCache
+	memory      *memory
+	direct      bool                // log files and journal are written past the page cache
 	queue       *semaphore.Weighted // bytes of Append
 	fault       atomic.Pointer[error]
 	refusalSaid atomic.Int64 // unix seconds of the last log line about refused appends
@@ -75,8 +106,11 @@ type Dir struct {
 	janitorWake chan struct{} // capacity 1: jobs is not empty
 	calls       chan func()
 	stop        chan struct{}
+	flushes     chan *flush
 	running     sync.WaitGroup
+	flusher     sync.WaitGroup
 	committer   committer
+	generation  uint64 // the latest of the journal that recovery has found
 }
 
 type logKey struct {
@@ -99,6 +133,8 @@ func OpenDir(ctx context.Context, opts DirOptions) (*Dir, error) {
 		topics:      filepath.Join(opts.Path, topicsFolder),
 		log:         opts.Logger.With("dir", opts.Path),
 		files:       &fileCache{limit: opts.OpenFiles},
+		memory:      newMemory(),
+		flushes:     make(chan *flush, 1),
 		queue:       semaphore.NewWeighted(opts.QueueBytes),
 		logs:        make(map[logKey]*Log),
 		doomed:      make(map[*Log]struct{}),
@@ -115,19 +151,37 @@ func OpenDir(ctx context.Context, opts DirOptions) (*Dir, error) {
 	if err := d.fs.SyncDir(opts.Path); err != nil {
 		return nil, fmt.Errorf("open log directory: %w", err)
 	}
+	d.probe()
 	if err := d.recover(ctx); err != nil {
 		d.files.close()
 		return nil, err
 	}
-	d.committer.init(d, syncers())
+	if err := d.makeJournalFolder(); err != nil {
+		d.files.close()
+		return nil, fmt.Errorf("open log directory: %w", err)
+	}
+	d.committer.init(d, writers(), d.generation)
+	d.flusher.Go(d.runFlusher)
 	d.running.Add(2)
 	go func() { defer d.running.Done(); d.committer.run() }()
 	go func() { defer d.running.Done(); d.runJanitor() }()
 	return d, nil
 }
 
-// syncers is how many files are synced side by side.
-func syncers() int { return min(8, 2+2*runtime.GOMAXPROCS(0)) }
+// probe finds out how the directory's files are written.
+func (d *Dir) probe() {
+	if d.opts.Buffered {
+		return
+	}
+	if err := vfs.ProbeDirect(d.fs, d.opts.Path); err != nil {
+		d.log.Warn("no direct I/O in this directory: it is written through the page cache, which is slower and as durable", "error", err)
+		return
+	}
+	d.direct = true
+}
+
+// writers is how many files are written and synced side by side.
+func writers() int { return min(8, 2+2*runtime.GOMAXPROCS(0)) }
 
 // Log gives the log of a partition, opened from the disk or new and empty. A new
 // one touches no file before its first append.
@@ -278,7 +332,9 @@ func (d *Dir) Close(ctx context.Context) error {
 	done := make(chan error, 1)
 	go func() {
 		d.running.Wait()
-		d.committer.stopSyncers()
+		d.committer.stopWriters()
+		close(d.flushes)
+		d.flusher.Wait()
 		for _, l := range logs {
 			// An append may have been queued just behind the last round.
 			d.committer.refuse(l, l.refuse(ErrClosed), ErrClosed)
@@ -297,11 +353,12 @@ func (d *Dir) Close(ctx context.Context) error {
 // writeClean runs alone: committer and janitor have ended.
 func (d *Dir) writeClean(logs []*Log) error {
 	defer d.files.close()
+	defer d.committer.journal.close(false) // closes what a failure has left open
 	if err := d.Err(); err != nil {
 		return err
 	}
 	var group errgroup.Group
-	group.SetLimit(syncers())
+	group.SetLimit(writers())
 	for _, l := range logs {
 		group.Go(func() error {
 			if err := l.close(); err != nil {
@@ -312,6 +369,9 @@ func (d *Dir) writeClean(logs []*Log) error {
 	}
 	if err := group.Wait(); err != nil {
 		return err
+	}
+	if err := d.committer.journal.close(true); err != nil {
+		return fmt.Errorf("close the journal: %w", err)
 	}
 	return vfs.WriteFileAtomic(d.fs, filepath.Join(d.opts.Path, cleanMarker), []byte("1\n"))
 }

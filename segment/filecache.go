@@ -19,64 +19,68 @@ type fileCache struct {
 
 	mu   sync.Mutex // guards everything below and every handle; never held across a file operation
 	open int
-	idle list.List // of *segmentFile, least recently used first
+	idle list.List // of *handle, least recently used first
 }
 
-// handle is a segment file's entry in the cache.
+// handle is an entry in the cache: one way to have a segment's file open. Its
+// first two fields never change.
 type handle struct {
+	segment *segmentFile
+	flags   int // of vfs.FS.OpenFile
+
 	file vfs.File
 	refs int
 	idle *list.Element // set while refs == 0 and file is open
 	gone bool          // the file is removed: its last user closes it
 }
 
-// acquire opens the log file of s, or shares the one that is open. Every
+// acquire opens the log file of h, or shares the one that is open. Every
 // acquire is followed by one release.
-func (c *fileCache) acquire(s *segmentFile) (vfs.File, error) {
-	if f := c.share(s); f != nil {
+func (c *fileCache) acquire(h *handle) (vfs.File, error) {
+	if f := c.share(h); f != nil {
 		return f, nil
 	}
-	f, err := c.fs.OpenFile(s.name(".log"), os.O_RDWR, 0)
+	f, err := c.fs.OpenFile(h.segment.name(".log"), h.flags, 0o644)
 	if err != nil {
 		return nil, err
 	}
-	return c.adopt(s, f), nil
+	return c.adopt(h, f), nil
 }
 
-func (c *fileCache) share(s *segmentFile) vfs.File {
+func (c *fileCache) share(h *handle) vfs.File {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if s.handle.file == nil {
+	if h.file == nil {
 		return nil
 	}
-	c.use(s)
-	return s.handle.file
+	c.use(h)
+	return h.file
 }
 
 // use counts one more user; c.mu is held.
-func (c *fileCache) use(s *segmentFile) {
-	s.handle.refs++
-	if s.handle.idle != nil {
-		c.idle.Remove(s.handle.idle)
-		s.handle.idle = nil
+func (c *fileCache) use(h *handle) {
+	h.refs++
+	if h.idle != nil {
+		c.idle.Remove(h.idle)
+		h.idle = nil
 	}
 }
 
 // adopt puts a file that was just opened into the cache, or closes it when
 // another goroutine was faster.
-func (c *fileCache) adopt(s *segmentFile, f vfs.File) vfs.File {
+func (c *fileCache) adopt(h *handle, f vfs.File) vfs.File {
 	var surplus []vfs.File
 	c.mu.Lock()
-	if s.handle.file != nil {
+	if h.file != nil {
 		surplus = append(surplus, f)
 	} else {
-		s.handle.file = f
+		h.file = f
 		c.open++
 	}
-	c.use(s)
-	f = s.handle.file
+	c.use(h)
+	f = h.file
 	for c.open > c.limit && c.idle.Len() > 0 {
-		surplus = append(surplus, c.drop(c.idle.Front().Value.(*segmentFile)))
+		surplus = append(surplus, c.drop(c.idle.Front().Value.(*handle)))
 	}
 	c.mu.Unlock()
 	for _, f := range surplus {
@@ -86,22 +90,22 @@ func (c *fileCache) adopt(s *segmentFile, f vfs.File) vfs.File {
 }
 
 // drop takes an idle file out of the cache; c.mu is held, the caller closes it.
-func (c *fileCache) drop(s *segmentFile) vfs.File {
-	f := s.handle.file
-	c.idle.Remove(s.handle.idle)
-	s.handle.idle, s.handle.file = nil, nil
+func (c *fileCache) drop(h *handle) vfs.File {
+	f := h.file
+	c.idle.Remove(h.idle)
+	h.idle, h.file = nil, nil
 	c.open--
 	return f
 }
 
-func (c *fileCache) release(s *segmentFile) {
+func (c *fileCache) release(h *handle) {
 	var f vfs.File
 	c.mu.Lock()
-	s.handle.refs--
-	if s.handle.refs == 0 {
-		s.handle.idle = c.idle.PushBack(s)
-		if s.handle.gone {
-			f = c.drop(s)
+	h.refs--
+	if h.refs == 0 {
+		h.idle = c.idle.PushBack(h)
+		if h.gone {
+			f = c.drop(h)
 		}
 	}
 	c.mu.Unlock()
@@ -113,14 +117,16 @@ func (c *fileCache) release(s *segmentFile) {
 // forget closes the file of s, which is about to be removed, as soon as nobody
 // uses it: as long as it is open the disk keeps its bytes.
 func (c *fileCache) forget(s *segmentFile) {
-	var f vfs.File
+	var files []vfs.File
 	c.mu.Lock()
-	s.handle.gone = true
-	if s.handle.idle != nil {
-		f = c.drop(s)
+	for _, h := range []*handle{&s.handle, &s.direct} {
+		h.gone = true
+		if h.idle != nil {
+			files = append(files, c.drop(h))
+		}
 	}
 	c.mu.Unlock()
-	if f != nil {
+	for _, f := range files {
 		f.Close() // as above
 	}
 }
@@ -133,7 +139,7 @@ func (c *fileCache) close() (closed int) {
 			c.mu.Unlock()
 			return closed
 		}
-		f := c.drop(c.idle.Front().Value.(*segmentFile))
+		f := c.drop(c.idle.Front().Value.(*handle))
 		c.mu.Unlock()
 		f.Close() // as above
 		closed++

@@ -86,13 +86,13 @@ func TestRemovedSegmentIsClosedByItsLastReader(t *testing.T) {
 	}
 	before := fs.count()
 	first := (*l.segments.Load())[0]
-	if _, err := d.files.acquire(first); err != nil { // a reader
+	if _, err := d.files.acquire(&first.handle); err != nil { // a reader
 		t.Fatal(err)
 	}
 	if err := l.DeleteRecordsBefore(context.Background(), l.LogEndOffset()); err != nil {
 		t.Fatal(err)
 	}
-	d.files.release(first)
+	d.files.release(&first.handle)
 	if n := fs.count(); n != 1 {
 		t.Errorf("%d files are open, of %d before, one is left: those that were removed take up room", n, before)
 	}

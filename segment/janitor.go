@@ -58,7 +58,7 @@ func (l *Log) Delete() {
 	d.committer.refuse(l, waiting, ErrDeleted)
 	d.toJanitor(func() {
 		// Behind the round that may be writing to the log, nothing does any more.
-		if d.onCommitter(context.Background(), func() {}) != nil {
+		if d.onCommitter(context.Background(), func() { d.committer.forget(l) }) != nil {
 			return // finishDeletes goes on with it
 		}
 		d.mu.Lock()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/base64"
 	"fmt"
+	"math"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -68,6 +69,11 @@ type LogConfig struct {
 	IndexIntervalBytes int           // log bytes between two index entries; index.interval.bytes
 	IndexBytes         int           // roll when an index would become larger; segment.index.bytes
 	QueueBytes         int64         // appends that may wait for the committer; Append blocks beyond
+	// FlushMessages is how many records may be acknowledged before they are synced, and FlushAfter how
+	// long they may wait for that; flush.messages and flush.ms. Both at their largest, which is
+	// Kafka's default, mean here that nothing is acknowledged before it is synced.
+	FlushMessages      int64
+	FlushAfter         time.Duration
 	ProducerExpiration time.Duration // idempotent producers are forgotten so long after their last batch; producer.id.expiration.ms
 }
 
@@ -79,8 +85,15 @@ func DefaultLogConfig() LogConfig {
 		IndexIntervalBytes: 4096,
 		IndexBytes:         10 << 20,
 		QueueBytes:         16 << 20,
+		FlushMessages:      math.MaxInt64,
+		FlushAfter:         math.MaxInt64,
 		ProducerExpiration: 24 * time.Hour,
 	}
+}
+
+// flushesLate tells whether records are acknowledged before they are synced.
+func (c *LogConfig) flushesLate() bool {
+	return c.FlushMessages > 1 && (c.FlushMessages < math.MaxInt64 || c.FlushAfter < math.MaxInt64)
 }
 
 // Append is one or more whole, valid record batches on their way into a log.
@@ -151,6 +164,13 @@ type writer struct {
 	snapshots []int64       // offsets of the producer snapshots on the disk, rising
 	epochs    int           // entries of the leader epoch checkpoint on the disk
 	spare     []*Append
+
+	dirty     bool      // in committer.dirty
+	flushing  bool      // a flush under way writes to the active segment
+	flushAt   time.Time // when the next flush is to take it
+	unflushed int64     // records acknowledged before their sync
+	journaled uint64    // the latest generation of the journal that has something of the log
+	deleted   bool
 }
 
 func newLog(dir *Dir, id LogID, cfg LogConfig) *Log {

@@ -159,8 +159,8 @@ func (l *Log) leaveActive(offset int64) {
 	}
 	// When it cannot be done, the log says so, and what is deleted is deleted all the same.
 	l.dir.onCommitter(context.Background(), func() {
-		if l.active() == s && l.dir.Err() == nil {
-			l.roll()
+		if l.active() == s {
+			l.leave()
 		}
 	})
 }

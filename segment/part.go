@@ -5,22 +5,33 @@ import (
 
 	"github.com/millrace/millrace/segment/batch"
 	"github.com/millrace/millrace/segment/producer"
-	"github.com/millrace/millrace/segment/vfs"
+)
+
+// route is the way of a part to the disk.
+type route int
+
+const (
+	nowhere   route = iota // there is nothing to write
+	journaled              // through the journal; a flush brings it into the segment
+	straight               // into the segment, synced
+	unsynced               // into the segment, to be synced on time: the topic wants it so
 )
 
 // part is what one round does to one segment of one log. It is of the
-// committer alone, but for sync, which a syncer may run meanwhile.
+// committer alone, but for write, which a writer may run meanwhile.
 type part struct {
-	dir     *Dir
-	log     *Log
-	segment *segmentFile
-	file    vfs.File // held from begin to finish
-	newFile bool     // the log's folder must be synced too
+	committer *committer
+	dir       *Dir
+	log       *Log
+	segment   *segmentFile
 
 	waiting []*Append // to be told at the end
 	buffers [][]byte
 	bytes   int64
+	records int64
 	indexed bool
+	route   route
+	write   fileWrite
 	failure error
 
 	// What to go back to when the part fails.
@@ -32,25 +43,16 @@ type part struct {
 }
 
 // begin readies the active segment of l; when that fails, p.failure is set.
-func (p *part) begin(d *Dir, l *Log) {
-	p.dir, p.log, p.next, p.epochs = d, l, l.w.next, l.epochs.Load()
-	if p.failure = d.Err(); p.failure != nil {
+func (p *part) begin(c *committer, l *Log) {
+	p.committer, p.dir, p.log, p.next, p.epochs = c, c.dir, l, l.w.next, l.epochs.Load()
+	if p.failure = p.dir.Err(); p.failure != nil {
 		return
 	}
 	if l.active() == nil {
-		if p.failure = l.create(); p.failure != nil {
-			return
-		}
+		l.addSegmentFile()
 	}
 	p.segment = l.active()
-	p.newFile = p.segment.size.Load() == 0
 	p.index, p.firstTimestamp = p.segment.writer, p.segment.firstTimestamp
-	f, err := d.files.acquire(p.segment)
-	if err != nil {
-		p.failure = p.dir.failed("open", p.segment.name(".log"), err)
-		return
-	}
-	p.file = f
 }
 
 // stamp gives offsets to appends, in order, as long as they fit the segment;
@@ -71,7 +73,10 @@ func (p *part) stamp(appends []*Append) (rest []*Append) {
 			return appends[i:]
 		}
 		p.waiting = append(p.waiting, a)
-		p.place(a, cfg)
+		if p.failure = p.place(a, cfg); p.failure != nil {
+			p.waiting = append(p.waiting, appends[i+1:]...)
+			return nil
+		}
 	}
 	return nil
 }
@@ -119,8 +124,8 @@ func (p *part) full(a *Append, cfg *LogConfig) bool {
 }
 
 // place gives the batches of a their offsets and notes them everywhere.
-func (p *part) place(a *Append, cfg *LogConfig) {
-	l := p.log
+func (p *part) place(a *Append, cfg *LogConfig) error {
+	l, at := p.log, p.segment.size.Load()+p.bytes
 	a.result.BaseOffset = l.w.next
 	for rest := a.Batches; len(rest) > 0; {
 		h, _ := batch.ReadHeader(rest) // admit has read it
@@ -136,36 +141,57 @@ func (p *part) place(a *Append, cfg *LogConfig) {
 		}
 		p.indexed = p.segment.note(h, p.segment.size.Load()+p.bytes, cfg.IndexIntervalBytes) || p.indexed
 		p.bytes += int64(h.Size())
+		p.records += int64(h.LastOffsetDelta) + 1
 		l.w.next = h.NextOffset()
 		rest = rest[h.Size():]
 	}
 	a.result.LastOffset = l.w.next - 1
 	p.buffers = append(p.buffers, a.Batches)
+	return p.committer.put(p.segment, at, a.Batches)
 }
 
-func (p *part) write() {
+// choose finds the way to the disk.
+func (p *part) choose() {
+	cfg := p.log.config.Load()
+	late := cfg.flushesLate()
 	if p.failure != nil || p.bytes == 0 {
 		return
 	}
-	if _, err := p.file.WriteVAt(p.buffers, p.segment.size.Load()); err != nil {
-		p.failure = p.dir.failed("write", p.file.Name(), err)
+	large := p.bytes >= p.dir.opts.DirectBytes
+	if p.log.w.flushing && p.bytes >= journalRound/4 {
+		p.committer.awaitFlush()
+	}
+	switch {
+	case p.log.w.flushing: // the flusher is at the file
+		p.route = journaled
+	case late && p.log.w.unflushed+p.records < cfg.FlushMessages:
+		p.route = unsynced
+	case late || large:
+		p.route = straight
+	default:
+		p.route = journaled
 	}
 }
 
-// sync makes what was written durable, and the file itself when it is new.
-func (p *part) sync() {
-	if p.failure != nil || p.bytes == 0 {
+// applyWrite takes over what went straight into the segment.
+func (p *part) applyWrite() {
+	if p.route != straight && p.route != unsynced {
 		return
 	}
-	if err := p.file.Sync(); err != nil {
-		p.failure = p.dir.fence("sync", p.file.Name(), err)
-		return
-	}
-	if p.newFile {
-		if err := p.dir.fs.SyncDir(p.log.path); err != nil {
-			p.failure = p.dir.failedSync(p.log.path, err)
+	if p.failure = p.write.err; p.failure == nil {
+		p.write.apply()
+		if p.route == straight {
+			p.log.w.unflushed = 0
+		} else {
+			p.log.w.unflushed += p.records
+			p.committer.soil(p.log, p.log.config.Load().FlushAfter)
+		}
+	} else if p.dir.Err() == nil {
+		if err := p.write.undo(); err != nil {
+			p.failure = p.dir.fence("truncate", p.segment.name(".log"), err)
 		}
 	}
+	p.write.done()
 }
 
 // finish publishes the part, or takes it back.
@@ -176,9 +202,6 @@ func (p *part) finish() {
 	if p.failure != nil {
 		p.takeBack()
 	}
-	if p.file != nil {
-		p.dir.files.release(p.segment)
-	}
 }
 
 // publish lets readers see what is durable now.
@@ -187,6 +210,7 @@ func (p *part) publish() {
 		return
 	}
 	l := p.log
+	p.segment.publishTail()
 	p.segment.publish(p.segment.size.Load()+p.bytes, p.indexed)
 	p.bytes = 0
 	l.w.changed = true
@@ -210,12 +234,7 @@ func (p *part) takeBack() {
 		l.w.next = p.next
 		l.epochs.Store(p.epochs)
 		p.segment.writer, p.segment.firstTimestamp = p.index, p.firstTimestamp
-		if p.dir.Err() == nil {
-			// Bytes left behind here could be taken for records by a later recovery.
-			if err := p.file.Truncate(p.segment.size.Load()); err != nil {
-				p.failure = p.dir.fence("truncate", p.file.Name(), err)
-			}
-		}
+		p.committer.shrink(p.segment, p.segment.size.Load())
 	}
 	for _, a := range p.waiting {
 		if a.result.Err == nil {
@@ -227,5 +246,5 @@ func (p *part) takeBack() {
 func (p *part) reset() {
 	clear(p.buffers)
 	clear(p.producers)
-	*p = part{waiting: p.waiting[:0], buffers: p.buffers[:0], producers: p.producers[:0]}
+	*p = part{waiting: p.waiting[:0], buffers: p.buffers[:0], producers: p.producers[:0], write: p.write}
 }

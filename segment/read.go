@@ -58,13 +58,10 @@ func segmentOf(segments []*segmentFile, offset int64) int {
 // readSegment tells too whether the segment has a batch at or behind from, be it
 // given or not: only when it has none may the answer come from the next segment.
 func (l *Log) readSegment(s *segmentFile, dst []byte, from, limit int64, maxBytes int, oneAtLeast bool) (out []byte, found bool, err error) {
-	f, err := l.dir.files.acquire(s)
-	if err != nil {
-		return dst, false, err
-	}
-	defer l.dir.files.release(s)
+	v := l.dir.view(s)
+	defer v.close()
 	size := s.size.Load()
-	first, position, err := l.seek(s, f, from, size)
+	first, position, err := l.seek(s, &v, from, size)
 	if err != nil || position == size {
 		return dst, false, err
 	}
@@ -79,20 +76,25 @@ func (l *Log) readSegment(s *segmentFile, dst []byte, from, limit int64, maxByte
 	n := len(dst)
 	dst = slices.Grow(dst, int(want))
 	chunk := dst[n : n+int(want)]
-	if _, err := f.ReadAt(chunk, position); err != nil && !errors.Is(err, io.EOF) {
-		return dst[:n], true, fmt.Errorf("%w: %s at %d: %w", errRead, f.Name(), position, err)
+	v.fromDisk = false
+	if _, err := v.ReadAt(chunk, position); err != nil && !errors.Is(err, io.EOF) {
+		return dst[:n], true, fmt.Errorf("%w: %s at %d: %w", errRead, v.Name(), position, err)
 	}
-	whole, err := l.check(chunk, limit, f.Name(), position, from)
+	whole, err := l.check(chunk, limit, &v, position, from)
 	return dst[:n+whole], true, err
 }
 
 // check gives the length of the batches at the front of chunk that are whole,
 // intact and below limit. Damage in the first batch is an error; behind good
-// batches it only ends them, and meets the next read.
-func (l *Log) check(chunk []byte, limit int64, file string, position, offset int64) (int, error) {
-	whole := 0
+// batches it only ends them, and meets the next read. What has never left the
+// memory needs no look at its checksum.
+func (l *Log) check(chunk []byte, limit int64, v *view, position, offset int64) (int, error) {
+	whole, look := 0, batch.Check
+	if !v.fromDisk {
+		look = batch.Whole
+	}
 	for whole < len(chunk) {
-		h, err := batch.Check(chunk[whole:])
+		h, err := look(chunk[whole:])
 		if err == nil && h.NextOffset() > limit {
 			break
 		}
@@ -100,7 +102,7 @@ func (l *Log) check(chunk []byte, limit int64, file string, position, offset int
 			break
 		}
 		if err != nil {
-			corrupt := &CorruptError{File: file, Position: position + int64(whole), Offset: offset, Cause: err}
+			corrupt := &CorruptError{File: v.Name(), Position: position + int64(whole), Offset: offset, Cause: err}
 			l.dir.sayCorrupt(l, corrupt)
 			if whole == 0 {
 				return 0, corrupt
@@ -115,7 +117,7 @@ func (l *Log) check(chunk []byte, limit int64, file string, position, offset int
 
 // seek finds the first batch of a segment whose last offset is at or behind
 // offset, and where it begins; size when there is none.
-func (l *Log) seek(s *segmentFile, f vfs.File, offset, size int64) (batch.Header, int64, error) {
+func (l *Log) seek(s *segmentFile, f source, offset, size int64) (batch.Header, int64, error) {
 	x, err := l.indexes(s)
 	if err != nil {
 		return batch.Header{}, 0, err
@@ -144,13 +146,10 @@ func (l *Log) indexes(s *segmentFile) (*indexes, error) {
 		s.index.CompareAndSwap(nil, x)
 		return x, nil
 	}
-	f, err := l.dir.files.acquire(s)
-	if err != nil {
-		return nil, err
-	}
-	defer l.dir.files.release(s)
+	f := l.dir.view(s)
+	defer f.close()
 	writer, interval := newIndexer(), l.config.Load().IndexIntervalBytes
-	walk := walker{file: f, end: size}
+	walk := walker{file: &f, end: size}
 	for walk.next() {
 		h := walk.header
 		writer.add(h.LastOffset(), h.MaxTimestamp, walk.position, h.Size(), interval)
@@ -184,17 +183,14 @@ func (l *Log) indexesAgree(s *segmentFile, x *indexes) bool {
 	if len(x.times) == 0 {
 		return false // at most a segment without any timestamp is indexed in vain
 	}
-	f, err := l.dir.files.acquire(s)
-	if err != nil {
-		return false
-	}
-	defer l.dir.files.release(s)
+	f := l.dir.view(s)
+	defer f.close()
 	if len(x.offsets) > 0 {
 		last := x.offsets[len(x.offsets)-1]
-		h, err := readHeader(f, last.position)
+		h, err := readHeader(&f, last.position)
 		return err == nil && h.LastOffset() == last.offset
 	}
-	walk := walker{file: f, end: size, readAhead: seekWindow}
+	walk := walker{file: &f, end: size, readAhead: seekWindow}
 	for walk.next() {
 		if walk.position > int64(l.config.Load().IndexIntervalBytes) {
 			return false
@@ -254,11 +250,8 @@ func (l *Log) bytesBefore(segments []*segmentFile, offset int64) (int64, error) 
 	for _, s := range segments[:i] {
 		n += s.size.Load()
 	}
-	f, err := l.dir.files.acquire(segments[i])
-	if err != nil {
-		return 0, err
-	}
-	defer l.dir.files.release(segments[i])
-	_, position, err := l.seek(segments[i], f, offset, segments[i].size.Load())
+	f := l.dir.view(segments[i])
+	defer f.close()
+	_, position, err := l.seek(segments[i], &f, offset, segments[i].size.Load())
 	return n + position, err
 }

@@ -1,9 +1,11 @@
 package segment
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -22,6 +24,9 @@ import (
 func (d *Dir) recover(ctx context.Context) error {
 	clean, err := d.takeCleanMarker()
 	if err != nil {
+		return fmt.Errorf("open log directory: %w", err)
+	}
+	if err := d.replayJournal(clean); err != nil {
 		return fmt.Errorf("open log directory: %w", err)
 	}
 	entries, err := d.fs.ReadDir(d.topics)
@@ -93,6 +98,7 @@ func (l *Log) recover(clean bool) error {
 			return err
 		}
 		s.size.Store(size)
+		s.flushed, s.created, s.named = size, true, true
 		l.w.next = s.base
 		if i < len(segments)-1 {
 			continue // sealed: synced before the next one was made
@@ -142,11 +148,11 @@ func (l *Log) findFiles() error {
 }
 
 func (l *Log) fileSize(s *segmentFile) (int64, error) {
-	f, err := l.dir.files.acquire(s)
+	f, err := l.dir.files.acquire(&s.handle)
 	if err != nil {
 		return 0, err
 	}
-	defer l.dir.files.release(s)
+	defer l.dir.files.release(&s.handle)
 	return f.Size()
 }
 
@@ -157,11 +163,11 @@ func (l *Log) resume(s *segmentFile, size int64) error {
 	if x == nil {
 		return errors.New("no usable index")
 	}
-	f, err := l.dir.files.acquire(s)
+	f, err := l.dir.files.acquire(&s.handle)
 	if err != nil {
 		return err
 	}
-	defer l.dir.files.release(s)
+	defer l.dir.files.release(&s.handle)
 	s.writer.indexes = *x
 	s.writer.largest = x.maxTimestamp()
 	from := int64(0)
@@ -194,11 +200,11 @@ func (l *Log) resume(s *segmentFile, size int64) error {
 // close nothing can be incomplete: what is damaged then stays, for the reader to
 // meet, as long as what lies behind it can be found.
 func (l *Log) scan(s *segmentFile, size int64, clean bool) error {
-	f, err := l.dir.files.acquire(s)
+	f, err := l.dir.files.acquire(&s.handle)
 	if err != nil {
 		return err
 	}
-	defer l.dir.files.release(s)
+	defer l.dir.files.release(&s.handle)
 	fresh := newSegmentFile(s.folder, s.base)
 	s.writer, s.firstTimestamp, l.w.next = fresh.writer, fresh.firstTimestamp, s.base
 	walk := walker{file: f, end: size, whole: !clean}
@@ -216,9 +222,16 @@ func (l *Log) scan(s *segmentFile, size int64, clean bool) error {
 		if errors.Is(walk.err, errRead) {
 			return walk.err
 		}
+		padding, err := zeros(f, end, size)
+		if err != nil {
+			return err
+		}
 		say, what := l.dir.log.Warn, "cut the incomplete end of a log, as a crash leaves it behind what was acknowledged"
 		if clean {
 			say, what = l.dir.log.Error, "cut the end of a log behind a damaged batch: the last shutdown was clean, so these may be acknowledged records"
+		}
+		if padding && size-end < maxPadding { // whole blocks are written
+			say = l.dir.log.Debug
 		}
 		say(what, "partition", l.id.String(), "file", f.Name(), "position", end, "bytes", size-end, "logEndOffset", l.w.next, "found", walk.err)
 		if err := f.Truncate(end); err != nil {
@@ -232,8 +245,25 @@ func (l *Log) scan(s *segmentFile, size int64, clean bool) error {
 		return err
 	}
 	l.w.changed = true
+	s.flushed = end
 	s.publish(end, true)
 	return nil
+}
+
+// maxPadding is more than can lie between the last batch and the end of a file
+// that was written well: the rest of a block.
+const maxPadding = vfs.BlockSize
+
+// zeros tells whether a file has nothing but zeros from a position on.
+func zeros(f vfs.File, from, end int64) (bool, error) {
+	if end-from > maxPadding {
+		return false, nil
+	}
+	rest := make([]byte, end-from)
+	if _, err := f.ReadAt(rest, from); err != nil && !errors.Is(err, io.EOF) {
+		return false, fmt.Errorf("%w: %s at %d: %w", errRead, f.Name(), from, err)
+	}
+	return len(bytes.Trim(rest, "\x00")) == 0, nil
 }
 
 func (l *Log) recoverEpochs() error {
@@ -301,7 +331,7 @@ func (l *Log) recoverProducers() error {
 // behind it in the same segment; it keeps no log from being opened.
 func (l *Log) walkBatches(segments []*segmentFile, visit func(batch.Header)) error {
 	for _, s := range segments {
-		f, err := l.dir.files.acquire(s)
+		f, err := l.dir.files.acquire(&s.handle)
 		if err != nil {
 			return err
 		}
@@ -309,7 +339,7 @@ func (l *Log) walkBatches(segments []*segmentFile, visit func(batch.Header)) err
 		for walk.next() {
 			visit(walk.header)
 		}
-		l.dir.files.release(s)
+		l.dir.files.release(&s.handle)
 		if errors.Is(walk.err, errRead) {
 			return walk.err
 		}

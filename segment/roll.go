@@ -20,45 +20,46 @@ const (
 	keptSnapshots = 2
 )
 
-// create makes the folder and the first segment. Committer only.
-func (l *Log) create() error {
-	if err := l.dir.fs.MkdirAll(l.path, 0o755); err != nil {
-		return l.dir.failed("create", l.path, err)
-	}
-	return l.addSegmentFile()
-}
-
-// roll leaves the active segment, all of which is durable, and begins the next
-// one. A crash in its middle leaves a segment without indexes, which are built
-// again, or an empty last segment. Committer only.
+// roll leaves the active segment, all of which is in its file and durable, and
+// begins the next one. A crash in its middle leaves a segment without indexes,
+// which are built again. Committer only.
 func (l *Log) roll() error {
-	if err := l.checkpoint(); err != nil {
+	if err := l.writeDerived(); err != nil {
 		return l.dir.failed("roll", l.active().name(".log"), err)
 	}
-	return l.addSegmentFile()
+	l.addSegmentFile()
+	return nil
 }
 
-// addSegmentFile makes the file that the next record goes to. Its folder is
-// synced together with its first records.
-func (l *Log) addSegmentFile() error {
-	s := newSegmentFile(l.path, l.w.next)
-	f, err := l.dir.fs.OpenFile(s.name(".log"), os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o644)
-	if err != nil {
-		return l.dir.failed("create", s.name(".log"), err)
+// leave flushes and rolls, when there is something to leave. Committer only.
+func (l *Log) leave() error {
+	s := l.active()
+	if s == nil || s.size.Load() == 0 {
+		return nil
 	}
-	l.dir.files.adopt(s, f)
-	l.dir.files.release(s)
+	if err := l.dir.Err(); err != nil {
+		return err
+	}
+	if err := l.dir.committer.sealActive(l); err != nil {
+		return err
+	}
+	return l.roll()
+}
+
+// addSegmentFile begins the segment that the next record goes to. Its file comes
+// with the first flush.
+func (l *Log) addSegmentFile() {
+	s := newSegmentFile(l.path, l.w.next)
 	if jitter := l.config.Load().SegmentJitter; jitter > 0 {
 		s.jitter = time.Duration(l.dir.opts.Jitter(int64(jitter)))
 	}
 	s.publish(0, true)
 	l.addSegment(s)
-	return nil
 }
 
-// checkpoint writes down what could be derived from the log again: the indexes
+// writeDerived writes down what could be derived from the log again: the indexes
 // of the active segment, the producers as of now, the leader epochs. Committer only.
-func (l *Log) checkpoint() error {
+func (l *Log) writeDerived() error {
 	fs, s := l.dir.fs, l.active()
 	if s == nil {
 		return nil
@@ -81,8 +82,8 @@ func (l *Log) checkpoint() error {
 	return nil
 }
 
-// close writes the checkpoint of a log that has changed since the last one. It
-// runs when the committer has ended.
+// close brings everything into the files of a log that has changed since the
+// last clean close. It runs when the committer has ended.
 func (l *Log) close() error {
 	l.mu.Lock()
 	gone := l.gone
@@ -90,7 +91,10 @@ func (l *Log) close() error {
 	if !l.w.changed || gone == ErrDeleted {
 		return nil
 	}
-	return l.checkpoint()
+	if err := l.dir.committer.sealActive(l); err != nil {
+		return err
+	}
+	return l.writeDerived()
 }
 
 func (l *Log) snapshotName(offset int64) string {

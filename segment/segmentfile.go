@@ -19,20 +19,40 @@ import (
 type segmentFile struct {
 	folder  string
 	base    int64
-	size    atomic.Int64            // bytes that readers may see
-	index   atomic.Pointer[indexes] // nil: sealed and not loaded since the directory was opened
-	rebuilt atomic.Bool             // a reader writes the index files, or has written them
+	size    atomic.Int64             // bytes that readers may see
+	index   atomic.Pointer[indexes]  // nil: sealed and not loaded since the directory was opened
+	rebuilt atomic.Bool              // a reader writes the index files, or has written them
+	tail    atomic.Pointer[[]*chunk] // see tail.go
+
+	// Of the committer alone.
+	chunks   []*chunk // the tail, published or not
+	flushed  int64    // bytes that are in the file; the tail has what follows
+	created  bool     // the file is there
+	named    bool     // … and its name is durable
+	unsynced bool     // a sync of the file is owed
 
 	// Of the committer alone, while this is the active segment.
 	writer         indexer
 	firstTimestamp int64         // of the first batch, -1 when empty
 	jitter         time.Duration // taken off segment.ms
 
-	handle handle
+	handle handle // for reading, and for writing where there is no direct I/O
+	direct handle // past the page cache
 }
 
 func newSegmentFile(folder string, base int64) *segmentFile {
-	return &segmentFile{folder: folder, base: base, firstTimestamp: -1, writer: newIndexer()}
+	s := &segmentFile{folder: folder, base: base, firstTimestamp: -1, writer: newIndexer()}
+	s.handle = handle{segment: s, flags: vfs.ReadWrite}
+	s.direct = handle{segment: s, flags: vfs.ReadWrite | vfs.Direct}
+	return s
+}
+
+// writeHandle is the way to the file of s past the page cache, if there is one.
+func (d *Dir) writeHandle(s *segmentFile) *handle {
+	if d.direct {
+		return &s.direct
+	}
+	return &s.handle
 }
 
 func (s *segmentFile) name(suffix string) string {

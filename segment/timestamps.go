@@ -2,7 +2,6 @@ package segment
 
 import (
 	"github.com/millrace/millrace/segment/batch"
-	"github.com/millrace/millrace/segment/vfs"
 )
 
 // TimedOffset is a record's offset with its timestamp (milliseconds since 1970)
@@ -94,7 +93,7 @@ func (l *Log) maxTimestampOf(segments []*segmentFile) (at TimedOffset, found boo
 // may lag behind its records.
 func (l *Log) largestOf(s *segmentFile, x *indexes) (timeEntry, error) {
 	largest := x.maxTimestamp()
-	err := l.walkFrom(s, max(s.base, largest.offset), func(_ vfs.File, w *walker) bool {
+	err := l.walkFrom(s, max(s.base, largest.offset), func(_ source, w *walker) bool {
 		if h := w.header; h.MaxTimestamp > largest.timestamp {
 			largest = timeEntry{timestamp: h.MaxTimestamp, offset: h.LastOffset()}
 		}
@@ -107,7 +106,7 @@ func (l *Log) largestOf(s *segmentFile, x *indexes) (timeEntry, error) {
 // whose largest timestamp is at least timestamp, until one has the record.
 func (l *Log) searchSegment(s *segmentFile, from, timestamp int64, search func(b []byte) (offset, at int64, found bool, err error)) (at TimedOffset, found bool, err error) {
 	var inner error
-	err = l.walkFrom(s, from, func(f vfs.File, w *walker) bool {
+	err = l.walkFrom(s, from, func(f source, w *walker) bool {
 		if w.header.MaxTimestamp < timestamp {
 			return true
 		}
@@ -132,20 +131,17 @@ func (l *Log) searchSegment(s *segmentFile, from, timestamp int64, search func(b
 
 // walkFrom steps through the batches of a segment from the one that holds offset
 // on, until visit answers false.
-func (l *Log) walkFrom(s *segmentFile, offset int64, visit func(vfs.File, *walker) bool) error {
-	f, err := l.dir.files.acquire(s)
-	if err != nil {
-		return err
-	}
-	defer l.dir.files.release(s)
+func (l *Log) walkFrom(s *segmentFile, offset int64, visit func(source, *walker) bool) error {
+	v := l.dir.view(s)
+	defer v.close()
 	size := s.size.Load()
-	_, position, err := l.seek(s, f, offset, size)
+	_, position, err := l.seek(s, &v, offset, size)
 	if err != nil {
 		return err
 	}
-	walk := walker{file: f, position: position, end: size}
+	walk := walker{file: &v, position: position, end: size}
 	for walk.next() {
-		if !visit(f, &walk) {
+		if !visit(&v, &walk) {
 			return nil
 		}
 	}

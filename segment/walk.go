@@ -6,17 +6,22 @@ import (
 	"io"
 
 	"github.com/millrace/millrace/segment/batch"
-	"github.com/millrace/millrace/segment/vfs"
 )
 
 // errRead says that the file system could not read, which says nothing about
 // what the file holds.
 var errRead = errors.New("segment: read")
 
+// source is bytes of a segment: its file, or a view of it.
+type source interface {
+	io.ReaderAt
+	Name() string
+}
+
 // walker steps through the batches of a file, one after the other, in constant
 // memory: damage may announce a batch of any length.
 type walker struct {
-	file      vfs.File
+	file      source
 	position  int64 // of header; after next has answered false, where walking ended
 	end       int64 // bytes of the file to walk
 	whole     bool  // read each batch whole and check its CRC
@@ -108,7 +113,7 @@ func (w *walker) bytesAt(position int64, n int) ([]byte, error) {
 }
 
 // readHeader reads the header of the batch at a position.
-func readHeader(f vfs.File, position int64) (batch.Header, error) {
+func readHeader(f source, position int64) (batch.Header, error) {
 	var b [batch.HeaderSize]byte
 	if _, err := f.ReadAt(b[:], position); err != nil {
 		return batch.Header{}, fmt.Errorf("%w: %s at %d: %w", errRead, f.Name(), position, err)

@@ -211,15 +211,24 @@ func PutHeader(b []byte, h Header) {
 
 // Check verifies the shape and the CRC of the one batch at the front of b; more may follow it.
 func Check(b []byte) (Header, error) {
+	h, err := Whole(b)
+	if err != nil {
+		return Header{}, err
+	}
+	if sum := crc32.Checksum(b[posAttributes:h.Size()], castagnoli); sum != h.CRC {
+		return Header{}, fmt.Errorf("%w: stored CRC %08x, computed %08x", ErrCorrupt, h.CRC, sum)
+	}
+	return h, nil
+}
+
+// Whole is Check without a look at the CRC, for bytes that have stayed in memory since they were checked.
+func Whole(b []byte) (Header, error) {
 	h, err := ReadHeader(b)
 	if err != nil {
 		return Header{}, err
 	}
 	if len(b) < h.Size() {
 		return Header{}, fmt.Errorf("%w: %d of %d bytes", ErrTruncated, len(b), h.Size())
-	}
-	if sum := crc32.Checksum(b[posAttributes:h.Size()], castagnoli); sum != h.CRC {
-		return Header{}, fmt.Errorf("%w: stored CRC %08x, computed %08x", ErrCorrupt, h.CRC, sum)
 	}
 	return h, nil
 }

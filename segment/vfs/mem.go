@@ -102,7 +102,7 @@ func (m *Mem) OpenFile(name string, flag int, perm os.FileMode) (File, error) {
 		return nil, &os.PathError{Op: "open", Path: name, Err: err}
 	}
 	access := flag & (os.O_RDONLY | os.O_WRONLY | os.O_RDWR)
-	return &memFile{mem: m, name: name, node: id, reads: access != os.O_WRONLY, writes: access != os.O_RDONLY}, nil
+	return &memFile{mem: m, name: name, node: id, reads: access != os.O_WRONLY, writes: access != os.O_RDONLY, direct: flag&Direct != 0}, nil
 }
 
 func (m *Mem) open(name string, flag int, perm os.FileMode) (uint64, error) {

@@ -70,6 +70,7 @@ type memFile struct {
 	name          string
 	node          uint64
 	reads, writes bool
+	direct        bool // refuses what Linux refuses to O_DIRECT
 	closed        bool // under mem.mu
 }
 
@@ -94,7 +95,7 @@ func (f *memFile) contents() *contents { return f.mem.tree.nodes[f.node].content
 
 func (f *memFile) ReadAt(p []byte, off int64) (n int, err error) {
 	err = f.use("read", f.reads, func() error {
-		if off < 0 {
+		if off < 0 || f.direct && !aligned(off, p) {
 			return syscall.EINVAL
 		}
 		n = f.contents().readAt(p, off)
@@ -111,6 +112,9 @@ func (f *memFile) WriteAt(p []byte, off int64) (int, error) {
 }
 
 func (f *memFile) WriteVAt(bufs [][]byte, off int64) (n int, err error) {
+	if f.direct && !aligned(off, bufs...) {
+		return 0, &os.PathError{Op: "write", Path: f.name, Err: syscall.EINVAL}
+	}
 	data := slices.Concat(bufs...)
 	err = f.change("write", off, op{kind: opWrite, data: data, at: off})
 	if err != nil {

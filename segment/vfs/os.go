@@ -16,6 +16,12 @@ func (osFS) OpenFile(name string, flag int, perm os.FileMode) (File, error) {
 	if flag&os.O_APPEND != 0 {
 		return nil, &os.PathError{Op: "open", Path: name, Err: ErrAppendFlag}
 	}
+	if flag&Direct != 0 {
+		if directFlag == 0 {
+			return nil, &os.PathError{Op: "open", Path: name, Err: ErrNoDirect}
+		}
+		flag = flag&^Direct | directFlag
+	}
 	f, err := os.OpenFile(name, flag, perm)
 	if err != nil {
 		return nil, err

@@ -11,6 +11,9 @@ import (
 // maxVectors is IOV_MAX of Linux: how many buffers one pwritev takes.
 const maxVectors = 1024
 
+// directFlag opens a file past the page cache.
+const directFlag = unix.O_DIRECT
+
 // control calls fn with the descriptor, again while a signal interrupts it.
 func (f *osFile) control(op string, fn func(fd int) error) error {
 	var err error

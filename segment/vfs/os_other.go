@@ -2,6 +2,9 @@
 
 package vfs
 
+// directFlag: there is none, or none that behaves like that of Linux.
+const directFlag = 0
+
 // WriteVAt writes the buffers one by one.
 func (f *osFile) WriteVAt(bufs [][]byte, off int64) (int, error) {
 	total := 0

@@ -16,7 +16,12 @@ const (
 	Create    = os.O_CREATE // when it does not exist
 	Exclusive = os.O_EXCL   // with Create: fail when it exists
 	Trunc     = os.O_TRUNC  // empty it
+	Direct    = 1 << 30     // past the page cache: see BlockSize; ErrNoDirect or EINVAL where that cannot be
 )
+
+// BlockSize is what memory, offset and length of each read and write of a file opened with Direct
+// are multiples of. 512 would do on many disks; 4096 does on all.
+const BlockSize = 4096
 
 // FS is a file system. All methods may be called concurrently, and all may block for as long as the
 // disk takes: there is no deadline that the kernel would honour. Errors satisfy errors.Is with

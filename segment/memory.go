@@ -1,0 +1,95 @@
+package segment
+
+import (
+	"runtime"
+	"sync"
+	"sync/atomic"
+
+	"github.com/millrace/millrace/segment/vfs"
+)
+
+const (
+	chunkSize = 16 << 10 // of the tail; a multiple of vfs.BlockSize
+	slabSize  = 1 << 20  // what is asked of the system at once
+)
+
+// memory hands out chunks of aligned memory. What was given back is used again,
+// the latest first; the system gets it all back when the collector finds that
+// neither the memory nor any chunk is in use.
+type memory struct {
+	used atomic.Int64 // bytes handed out
+
+	mu    sync.Mutex // guards the fields below
+	free  [][]byte
+	slabs *slabs
+}
+
+// slabs is what to free when memory is gone. It must not lead back to it.
+type slabs struct{ free []func() }
+
+func newMemory() *memory {
+	m := &memory{slabs: &slabs{}}
+	runtime.AddCleanup(m, func(s *slabs) {
+		for _, free := range s.free {
+			free()
+		}
+	}, m.slabs)
+	return m
+}
+
+// chunk is a piece of a segment in memory: mem[0] is the byte at file position at.
+// The committer fills it from the front; a byte that was published never changes.
+// It goes back when its last holder has released it, and is never held again.
+type chunk struct {
+	mem   []byte
+	at    int64
+	owner *segmentFile
+	from  *memory
+	refs  atomic.Int32
+}
+
+// get gives a chunk that its caller holds. What it contains is anything.
+func (m *memory) get(owner *segmentFile, at int64) *chunk {
+	m.mu.Lock()
+	if len(m.free) == 0 {
+		slab, free := vfs.Aligned(slabSize)
+		m.slabs.free = append(m.slabs.free, free)
+		for ; len(slab) > 0; slab = slab[chunkSize:] {
+			m.free = append(m.free, slab[:chunkSize:chunkSize])
+		}
+	}
+	mem := m.free[len(m.free)-1]
+	m.free = m.free[:len(m.free)-1]
+	m.mu.Unlock()
+	m.used.Add(chunkSize)
+	c := &chunk{mem: mem, at: at, owner: owner, from: m}
+	c.refs.Store(1)
+	return c
+}
+
+// hold keeps the chunk until release; false when it has gone back already.
+func (c *chunk) hold() bool {
+	for {
+		n := c.refs.Load()
+		if n == 0 {
+			return false
+		}
+		if c.refs.CompareAndSwap(n, n+1) {
+			return true
+		}
+	}
+}
+
+func (c *chunk) release() {
+	if c.refs.Add(-1) > 0 {
+		return
+	}
+	m := c.from
+	m.used.Add(-chunkSize)
+	m.mu.Lock()
+	m.free = append(m.free, c.mem)
+	m.mu.Unlock()
+}
+
+// end is the file position behind the chunk.
+func (c *chunk) end() int64 { return c.at + chunkSize }

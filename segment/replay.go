@@ -1,0 +1,324 @@
+package segment
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/millrace/millrace/segment/batch"
+	"github.com/millrace/millrace/segment/vfs"
+)
+
+// journalScan is what a recovery finds in the journal.
+type journalScan struct {
+	files   []scannedFile // by generation
+	oldest  uint64        // the first generation that is needed
+	latest  uint64
+	deleted map[logKey]uint64 // logs that were deleted, and the number of the entry that says so
+}
+
+type scannedFile struct {
+	name       string
+	generation uint64
+	size       int64
+}
+
+// replayJournal brings into the segments what the journal has and they may not,
+// makes that durable, and removes the journal. It may be cut short and begun anew at
+// any time. Memory: one file of the journal.
+func (d *Dir) replayJournal(clean bool) error {
+	folder := filepath.Join(d.opts.Path, journalFolder)
+	entries, err := d.fs.ReadDir(folder)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	var names []string
+	for _, e := range entries {
+		if journalNumber(e.Name()) > 0 {
+			names = append(names, filepath.Join(folder, e.Name()))
+		}
+	}
+	if len(names) == 0 {
+		return nil
+	}
+	if !clean {
+		if err := d.replay(names); err != nil {
+			return err
+		}
+	}
+	for _, name := range names {
+		if err := d.fs.Remove(name); err != nil {
+			return err
+		}
+	}
+	return d.fs.SyncDir(folder)
+}
+
+func (d *Dir) replay(names []string) error {
+	scan := journalScan{deleted: map[logKey]uint64{}}
+	for _, name := range names {
+		if err := scan.file(d.fs, name); err != nil {
+			return err
+		}
+	}
+	slices.SortFunc(scan.files, func(a, b scannedFile) int { return int(int64(a.generation) - int64(b.generation)) })
+	d.generation = scan.latest
+	number := uint64(0)
+	for _, f := range scan.files { // deletions first: they void what stands before them
+		if err := d.eachEntry(f, func(_ uint64, e journalEntry) error {
+			if number++; e.position == deletedLog {
+				scan.deleted[e.id.key()] = number
+			}
+			return nil
+		}); err != nil {
+			return err
+		}
+	}
+	r := replayer{dir: d, starts: map[logKey]int64{}, touched: map[string]*replayed{}}
+	defer r.close()
+	number = 0
+	for _, f := range scan.files {
+		needed := f.generation >= scan.oldest
+		if err := d.eachEntry(f, func(_ uint64, e journalEntry) error {
+			if number++; !needed || e.position == deletedLog || number < scan.deleted[e.id.key()] {
+				return nil
+			}
+			return r.apply(e)
+		}); err != nil {
+			return err
+		}
+	}
+	return r.finish()
+}
+
+// file notes one file of the journal and the oldest generation that its rounds need.
+func (scan *journalScan) file(fs vfs.FS, name string) error {
+	f, err := fs.OpenFile(name, vfs.ReadOnly, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	block := make([]byte, vfs.BlockSize)
+	n, err := f.ReadAt(block, 0)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	generation, err := decodeJournalHeader(block[:n])
+	if errors.Is(err, errDamaged) {
+		return nil // made, and no round in it was acknowledged
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	size, err := f.Size()
+	if err != nil {
+		return err
+	}
+	file := scannedFile{name: name, generation: generation, size: size}
+	scan.files = append(scan.files, file)
+	scan.latest = max(scan.latest, generation)
+	return walkRounds(f, file, func(oldest uint64, _ journalEntry) error {
+		scan.oldest = max(scan.oldest, oldest)
+		return nil
+	})
+}
+
+func (d *Dir) eachEntry(file scannedFile, visit func(oldest uint64, e journalEntry) error) error {
+	f, err := d.fs.OpenFile(file.name, vfs.ReadOnly, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return walkRounds(f, file, visit)
+}
+
+// walkRounds visits the entries of all whole rounds of a file. It reads a round
+// at a time.
+func walkRounds(f vfs.File, file scannedFile, visit func(oldest uint64, e journalEntry) error) error {
+	var head [roundHeader]byte
+	sequence := uint64(0)
+	var round []byte
+	for at := int64(vfs.BlockSize); at+roundHeader <= file.size; sequence++ {
+		if _, err := f.ReadAt(head[:], at); err != nil && !errors.Is(err, io.EOF) {
+			return err
+		}
+		length := roundLength(head[:])
+		if length == 0 || length > file.size-at {
+			return nil
+		}
+		round = slices.Grow(round[:0], int(length))[:length]
+		if _, err := f.ReadAt(round, at); err != nil && !errors.Is(err, io.EOF) {
+			return err
+		}
+		var failed error
+		if journalRoundOf(round, file.generation, sequence, func(oldest uint64, e journalEntry) {
+			if failed == nil {
+				failed = visit(oldest, e)
+			}
+		}) == 0 {
+			return nil
+		}
+		if failed != nil {
+			return failed
+		}
+		at += roundUp(length)
+	}
+	return nil
+}
+
+// replayer writes entries into segments.
+type replayer struct {
+	dir     *Dir
+	starts  map[logKey]int64 // log start offsets; -1: the log is being removed
+	touched map[string]*replayed
+	entries int
+	bytes   int64
+}
+
+// replayed is a file that was written to.
+type replayed struct {
+	file vfs.File // nil when it was left alone
+	size int64
+	made bool
+}
+
+func (r *replayer) apply(e journalEntry) error {
+	d := r.dir
+	path := filepath.Join(d.topics, e.id.folder())
+	start, err := r.start(e.id, path)
+	if err != nil || start < 0 {
+		return err
+	}
+	next, err := lastOffset(e.bytes)
+	if err != nil {
+		return fmt.Errorf("journal entry of %s: %w", e.id, err)
+	}
+	if next <= start {
+		return nil // deleted since
+	}
+	s := newSegmentFile(path, e.base)
+	f, err := r.file(s, e.position)
+	if err != nil || f.file == nil {
+		return err
+	}
+	if e.position > f.size {
+		d.log.Warn("journal entry left out: what comes before it is not in the segment, which was removed", "partition", e.id.String(), "file", s.name(".log"), "position", e.position)
+		return nil
+	}
+	if _, err := f.file.WriteAt(e.bytes, e.position); err != nil {
+		return err
+	}
+	f.size = max(f.size, e.position+int64(len(e.bytes)))
+	r.entries++
+	r.bytes += int64(len(e.bytes))
+	return nil
+}
+
+// start gives the log start offset of a log.
+func (r *replayer) start(id LogID, path string) (int64, error) {
+	if start, known := r.starts[id.key()]; known {
+		return start, nil
+	}
+	start := int64(0)
+	if _, err := r.dir.fs.Stat(path + deletedSuffix); err == nil {
+		start = -1
+	} else if !errors.Is(err, os.ErrNotExist) {
+		return 0, err
+	} else if text, err := vfs.ReadFile(r.dir.fs, filepath.Join(path, startFile)); err == nil {
+		if start, err = decodeStart(text); err != nil {
+			start = 0 // recoverStart says what there is to say
+		}
+	} else if !errors.Is(err, os.ErrNotExist) {
+		return 0, err
+	}
+	r.starts[id.key()] = start
+	return start, nil
+}
+
+// file opens a segment, or makes it when the entry is its first.
+func (r *replayer) file(s *segmentFile, position int64) (*replayed, error) {
+	name, fs := s.name(".log"), r.dir.fs
+	if f := r.touched[name]; f != nil {
+		return f, nil
+	}
+	if len(r.touched) >= r.dir.opts.OpenFiles {
+		if err := r.finish(); err != nil {
+			return nil, err
+		}
+	}
+	f := &replayed{}
+	file, err := fs.OpenFile(name, vfs.ReadWrite, 0)
+	if errors.Is(err, os.ErrNotExist) {
+		if position > 0 {
+			return f, nil // removed since
+		}
+		f.made = true
+		if err := fs.MkdirAll(s.folder, 0o755); err != nil {
+			return nil, err
+		}
+		file, err = fs.OpenFile(name, vfs.ReadWrite|vfs.Create, 0o644)
+	}
+	if err != nil {
+		return nil, err
+	}
+	f.file = file
+	r.touched[name] = f
+	f.size, err = file.Size()
+	return f, err
+}
+
+// finish makes what was written durable.
+func (r *replayer) finish() error {
+	made := false
+	for name, f := range r.touched {
+		if err := f.file.Sync(); err != nil {
+			return err
+		}
+		if err := f.file.Close(); err != nil {
+			return err
+		}
+		delete(r.touched, name)
+		// Also of a file that was found: a crash may have come before its name was durable.
+		if err := r.dir.fs.SyncDir(filepath.Dir(name)); err != nil {
+			return err
+		}
+		made = true
+	}
+	if made {
+		if err := r.dir.fs.SyncDir(r.dir.topics); err != nil {
+			return err
+		}
+	}
+	if r.entries > 0 {
+		r.dir.log.Info("replayed the journal", "entries", r.entries, "bytes", r.bytes)
+		r.entries, r.bytes = 0, 0
+	}
+	return nil
+}
+
+func (r *replayer) close() {
+	for _, f := range r.touched {
+		f.file.Close() // only after a failure, which is told
+	}
+}
+
+// lastOffset gives the offset behind the last of some batches.
+func lastOffset(batches []byte) (next int64, err error) {
+	for len(batches) > 0 {
+		h, err := batch.ReadHeader(batches)
+		if err != nil {
+			return 0, err
+		}
+		if h.Size() > len(batches) {
+			return 0, batch.ErrTruncated
+		}
+		next, batches = h.NextOffset(), batches[h.Size():]
+	}
+	return next, nil
+}

@@ -1,0 +1,189 @@
+package segment
+
+import (
+	"fmt"
+	"io"
+
+	"github.com/millrace/millrace/segment/vfs"
+)
+
+// The tail of a segment is its newest bytes, in memory: a row of chunks without
+// a gap, the last of which is being filled. It holds at least all that is not in
+// the file yet. What is flushed leaves it, the oldest first over all logs, when
+// the directory's tails together pass DirOptions.TailBytes.
+//
+// The committer alone changes it. Readers take the published row and hold each
+// chunk while they copy from it; one that is gone by then is in the file.
+
+// tailChunks gives the chunks that are published now.
+func (s *segmentFile) tailChunks() []*chunk {
+	if t := s.tail.Load(); t != nil {
+		return *t
+	}
+	return nil
+}
+
+func (s *segmentFile) publishTail() {
+	if len(s.chunks) == len(s.tailChunks()) && (len(s.chunks) == 0 || s.chunks[0] == s.tailChunks()[0]) {
+		return
+	}
+	row := s.chunks
+	s.tail.Store(&row)
+}
+
+// put copies b to file position at, which is where the tail ends. It blocks on
+// the disk when the tail is empty and the file ends within a block. Committer only.
+func (c *committer) put(s *segmentFile, at int64, b []byte) error {
+	for len(b) > 0 {
+		var last *chunk
+		if n := len(s.chunks); n > 0 {
+			last = s.chunks[n-1]
+		}
+		if last == nil || at >= last.end() {
+			var err error
+			if last, err = c.extend(s, at); err != nil {
+				return err
+			}
+		}
+		n := copy(last.mem[at-last.at:], b)
+		b, at = b[n:], at+int64(n)
+	}
+	return nil
+}
+
+// extend adds a chunk that holds file position at.
+func (c *committer) extend(s *segmentFile, at int64) (*chunk, error) {
+	ch := c.dir.memory.get(s, at&^(vfs.BlockSize-1))
+	if before := at - ch.at; before > 0 {
+		// Blocks are written whole. The page cache may be behind the disk here.
+		if err := c.dir.readDisk(s, ch.mem[:vfs.BlockSize], ch.at, int(before)); err != nil {
+			ch.release()
+			return nil, err
+		}
+	}
+	s.chunks = append(s.chunks, ch)
+	c.resident = append(c.resident, ch)
+	return ch, nil
+}
+
+// readDisk reads at least the first want bytes of a block past the page cache,
+// where there is a way past it.
+func (d *Dir) readDisk(s *segmentFile, block []byte, at int64, want int) error {
+	h := d.writeHandle(s)
+	f, err := d.files.acquire(h)
+	if err != nil {
+		return d.failed("open", s.name(".log"), err)
+	}
+	defer d.files.release(h)
+	if n, err := f.ReadAt(block, at); n < want {
+		return d.fence("read", s.name(".log"), fmt.Errorf("%d of %d bytes: %w", n, want, err))
+	}
+	return nil
+}
+
+// shrink takes back what put has added behind file position end.
+func (c *committer) shrink(s *segmentFile, end int64) {
+	for n := len(s.chunks); n > 0 && s.chunks[n-1].at >= end; n-- {
+		// Not published yet, and the newest of the resident ones.
+		last := s.chunks[n-1]
+		s.chunks[n-1] = nil
+		s.chunks = s.chunks[:n-1]
+		last.owner = nil // evict passes over it
+		last.release()
+	}
+}
+
+// evict makes the tails smaller until they keep to their bound, or until the
+// oldest chunk is not in its file yet.
+func (c *committer) evict() {
+	for c.dir.memory.used.Load() > c.dir.opts.TailBytes && len(c.resident) > 0 {
+		oldest := c.resident[0]
+		if s := oldest.owner; s != nil {
+			if s.flushed < min(oldest.end(), s.size.Load()) {
+				c.due = true
+				return
+			}
+			s.chunks = s.chunks[1:]
+			s.publishTail()
+			oldest.release()
+		}
+		c.resident[0] = nil
+		c.resident = c.resident[1:]
+	}
+}
+
+// view reads a segment's bytes, from memory where they are there, else from the
+// file. It is for one goroutine; close it after use.
+type view struct {
+	dir      *Dir
+	segment  *segmentFile
+	file     vfs.File // opened when it is needed
+	fromDisk bool     // something was read from the file
+}
+
+func (d *Dir) view(s *segmentFile) view { return view{dir: d, segment: s} }
+
+func (v *view) close() {
+	if v.file != nil {
+		v.dir.files.release(&v.segment.handle)
+	}
+}
+
+// Name is the file's.
+func (v *view) Name() string { return v.segment.name(".log") }
+
+// ReadAt reads published bytes: it is not asked for others.
+func (v *view) ReadAt(p []byte, off int64) (int, error) {
+	n := 0
+	for n < len(p) {
+		row := v.segment.tailChunks()
+		if len(row) == 0 || off+int64(n) < row[0].at {
+			want := p[n:]
+			if len(row) > 0 && off+int64(len(p)) > row[0].at {
+				want = p[n : row[0].at-off]
+			}
+			got, err := v.readFile(want, off+int64(n))
+			n += got
+			if err != nil {
+				return n, err
+			}
+			continue
+		}
+		got := copyChunks(row, p[n:], off+int64(n))
+		n += got
+		if got == 0 && off+int64(n) >= row[len(row)-1].end() {
+			return n, io.EOF
+		}
+	}
+	return n, nil
+}
+
+// copyChunks copies what the chunks hold from file position off on; it stops
+// before one that was taken out of the tail meanwhile.
+func copyChunks(row []*chunk, p []byte, off int64) (n int) {
+	for n < len(p) {
+		i := (off + int64(n) - row[0].at) / chunkSize
+		if i >= int64(len(row)) || !row[i].hold() {
+			return n
+		}
+		n += copy(p[n:], row[i].mem[off+int64(n)-row[i].at:])
+		row[i].release()
+	}
+	return n
+}
+
+func (v *view) readFile(p []byte, off int64) (int, error) {
+	v.fromDisk = true
+	if v.file == nil {
+		f, err := v.dir.files.acquire(&v.segment.handle)
+		if err != nil {
+			return 0, err
+		}
+		v.file = f
+	}
+	n, err := v.file.ReadAt(p, off)
+	if n > 0 && n < len(p) && err == io.EOF {
+		return n, nil
+	}
+	return n, err
+}
