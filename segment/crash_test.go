@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/millrace/millrace/segment/vfs"
 )
@@ -14,9 +15,34 @@ import (
 // log, and how many operations the file system had seen by then.
 type history struct {
 	fs    *vfs.Mem
+	seed  uint64
 	sent  map[int32]map[string]bool
 	acked []ackedRecord
 	start []ackedStart
+}
+
+// variety opens a directory with settings that a seed picks, so that records take every
+// way to the disk: straight, through a journal that is left and used again all the
+// time, both; flushed soon, late or by hand; kept in memory or not at all.
+func variety(seed uint64) func(*DirOptions) {
+	pick := rand.New(rand.NewPCG(seed, 7))
+	return func(o *DirOptions) {
+		o.DirectBytes = []int64{1, 130, 300, 1 << 20}[pick.IntN(4)]
+		o.JournalFileBytes = []int64{4096, 20_000, 1 << 20}[pick.IntN(3)]
+		o.JournalBytes = []int64{16_000, 100_000, 1 << 24}[pick.IntN(3)]
+		o.FlushInterval = []time.Duration{time.Millisecond, time.Hour}[pick.IntN(2)]
+		o.TailBytes = []int64{1, 40_000, 1 << 24}[pick.IntN(3)]
+		o.Buffered = pick.IntN(4) == 0
+	}
+}
+
+// segments gives settings of logs: tiny segments, or ones that take many blocks.
+func segments(seed uint64) LogConfig {
+	cfg := smallSegments()
+	if seed%2 == 1 {
+		cfg.SegmentBytes = 20_000
+	}
+	return cfg
 }
 
 type ackedRecord struct {
@@ -36,17 +62,25 @@ type ackedStart struct {
 func runWorkload(t *testing.T, seed uint64, steps int) *history {
 	t.Helper()
 	random := rand.New(rand.NewPCG(seed, 0))
-	h := &history{fs: newMem(t), sent: make(map[int32]map[string]bool)}
+	h := &history{fs: newMem(t), seed: seed, sent: make(map[int32]map[string]bool)}
 	h.fs.Record()
-	d := openDir(t, h.fs)
+	d := openDir(t, h.fs, variety(seed))
 	const partitions = 3
 	for step := range steps {
 		p := random.Int32N(partitions)
-		l := d.open(t, "orders", p, smallSegments())
+		l := d.open(t, "orders", p, segments(seed))
 		switch n := random.IntN(40); {
 		case n == 0:
 			d.close(t)
-			d = openDir(t, h.fs)
+			d = openDir(t, h.fs, variety(seed+uint64(step)))
+		case n == 2 || n == 3:
+			d.flush(t)
+		case n == 4:
+			// A topic that comes and goes: nothing of it may be in the way of the others.
+			gone := d.open(t, fmt.Sprint("gone", step), 9, segments(seed))
+			gone.mustAppend(t, makeBatch(t, 1, "gone", int64(step)))
+			gone.Delete()
+			h.note(9, "gone", 1)
 		case n == 1:
 			to := l.LogStartOffset() + random.Int64N(1+(l.LogEndOffset()-l.LogStartOffset())/2)
 			if err := l.DeleteRecordsBefore(context.Background(), to); err != nil {
@@ -56,12 +90,11 @@ func runWorkload(t *testing.T, seed uint64, steps int) *history {
 		default:
 			prefix := fmt.Sprintf("s%d", step)
 			count := 1 + random.IntN(6)
-			if h.sent[p] == nil {
-				h.sent[p] = make(map[string]bool)
+			if segments(seed).SegmentBytes > 10_000 && random.IntN(10) == 0 {
+				prefix += strings.Repeat("x", random.IntN(5000))
+				count = 1
 			}
-			for i := range count {
-				h.sent[p][fmt.Sprintf("%s-%d", prefix, i)] = true
-			}
+			h.note(p, prefix, count)
 			done := make(chan struct{})
 			err := l.Append(context.Background(), &Append{Batches: makeBatch(t, count, prefix, int64(step)), Done: func(r Result) {
 				if r.Err != nil {
@@ -82,10 +115,20 @@ func runWorkload(t *testing.T, seed uint64, steps int) *history {
 	return h
 }
 
+// note remembers what is sent to a partition.
+func (h *history) note(partition int32, prefix string, count int) {
+	if h.sent[partition] == nil {
+		h.sent[partition] = make(map[string]bool)
+	}
+	for i := range count {
+		h.sent[partition][fmt.Sprintf("%s-%d", prefix, i)] = true
+	}
+}
+
 // check opens what a crash after ops operations has left and compares it with
 // the history.
 func (h *history) check(t testing.TB, fs *vfs.Mem, ops int) error {
-	d, err := tryOpenDir(fs)
+	d, err := tryOpenDir(fs, variety(h.seed+uint64(ops)))
 	if err != nil {
 		return fmt.Errorf("open: %w", err)
 	}
@@ -93,9 +136,12 @@ func (h *history) check(t testing.TB, fs *vfs.Mem, ops int) error {
 	logs := make(map[int32]*Log)
 	contents := make(map[int32]map[int64]string)
 	for _, id := range d.Found() {
-		l, err := d.Dir.Log(id, smallSegments())
+		l, err := d.Dir.Log(id, segments(h.seed))
 		if err != nil {
 			return err
+		}
+		if id.Topic != "orders" {
+			continue
 		}
 		got, err := l.readAll(l.LogStartOffset())
 		if err != nil {
@@ -103,7 +149,7 @@ func (h *history) check(t testing.TB, fs *vfs.Mem, ops int) error {
 		}
 		for offset, value := range got {
 			if !h.sent[id.Partition][value] {
-				return fmt.Errorf("%s holds %q at %d, which nobody sent", id, value, offset)
+				return fmt.Errorf("%s holds %q at %d, which nobody sent", id, value[:min(20, len(value))], offset)
 			}
 		}
 		if n := l.LogEndOffset() - l.LogStartOffset(); n != int64(len(got)) {
@@ -127,11 +173,11 @@ func (h *history) check(t testing.TB, fs *vfs.Mem, ops int) error {
 			continue
 		}
 		if got := contents[r.partition][r.offset]; got != r.value {
-			return fmt.Errorf("partition %d offset %d: acknowledged %q, found %q", r.partition, r.offset, r.value, got)
+			return fmt.Errorf("partition %d offset %d: acknowledged %.20q, found %.20q", r.partition, r.offset, r.value, got)
 		}
 	}
 	// The directory goes on from there.
-	l, err := d.Dir.Log(testID("orders", 0), smallSegments())
+	l, err := d.Dir.Log(testID("orders", 0), segments(h.seed))
 	if err != nil {
 		return err
 	}
@@ -152,7 +198,9 @@ func firstAt(values map[int64]string, ask int) int64 {
 	first := int64(-1)
 	for offset, value := range values {
 		var step, n int
-		fmt.Sscanf(value, "s%d-%d", &step, &n)
+		name, number, _ := strings.Cut(value, "-")
+		fmt.Sscanf(strings.TrimRight(name, "x"), "s%d", &step)
+		fmt.Sscan(number, &n)
 		if step+n >= ask && (first < 0 || offset < first) {
 			first = offset
 		}
@@ -213,7 +261,7 @@ func TestRecoveredRecordsSurviveAPowerCut(t *testing.T) {
 	l := d.open(t, "orders", 0, DefaultLogConfig())
 	l.mustAppend(t, makeBatch(t, 1, "acknowledged", 1))
 	var killed *vfs.Mem
-	faulty.Inject(vfs.Fault{Op: vfs.OpSync, Path: "*.log", Nth: 1, Do: func() { killed = fs.Replay(fs.Ops()) }})
+	faulty.Inject(vfs.Fault{Op: vfs.OpSync, Path: "*.journal", Nth: 1, Do: func() { killed = fs.Replay(fs.Ops()) }})
 	l.mustAppend(t, makeBatch(t, 1, "written", 1))
 	d.close(t)
 	restarted := openDir(t, killed)

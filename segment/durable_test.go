@@ -57,7 +57,7 @@ func TestFirstRoundOverSeveralSegmentsIsDurable(t *testing.T) {
 func TestAppendBehindAFailedFirstOneIsDurable(t *testing.T) {
 	fs := newMem(t)
 	faulty := vfs.NewFaulty(fs, vfs.Fault{Op: vfs.OpWrite, Path: "*.log", Nth: 1, Err: syscall.ENOSPC})
-	d := openDir(t, faulty)
+	d := openDir(t, faulty, straightOnly)
 	defer d.close(t)
 	l := d.open(t, "orders", 0, smallSegments())
 	if r := l.appendAndWait(t, makeBatch(t, 1, "x", 1)); r.Err == nil {
@@ -73,7 +73,7 @@ func TestAppendBehindAKilledFirstOneIsDurable(t *testing.T) {
 		fs := newMem(t)
 		fs.Record()
 		faulty := vfs.NewFaulty(fs)
-		d := openDir(t, faulty)
+		d := openDir(t, faulty, straightOnly)
 		var killed *vfs.Mem
 		op.Nth, op.Do = 1, func() { killed = fs.Replay(fs.Ops()) }
 		faulty.Inject(op)

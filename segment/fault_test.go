@@ -42,7 +42,7 @@ func TestFullDiskRefusesAndResumes(t *testing.T) {
 		t.Run(where.name, func(t *testing.T) {
 			fs := newMem(t)
 			faulty := vfs.NewFaulty(fs)
-			d := openDir(t, faulty)
+			d := openDir(t, faulty, straightOnly)
 			l := d.open(t, "orders", 0, smallSegments())
 			for i := range int32(3) {
 				l.mustAppend(t, producedBatch(t, 2*i, 2))
@@ -81,7 +81,7 @@ func TestFullDiskRefusesAndResumes(t *testing.T) {
 			}
 			fs = fs.Crash(5, 0)
 			d.close(t)
-			d = openDir(t, fs)
+			d = openDir(t, fs, straightOnly)
 			defer d.close(t)
 			got, err := d.open(t, "orders", 0, smallSegments()).readAll(0)
 			if err != nil || len(got) != int(next) {
@@ -103,7 +103,7 @@ func TestFailedWriteOrSyncFences(t *testing.T) {
 		t.Run(fault.Op.String()+fault.Path, func(t *testing.T) {
 			fs := newMem(t)
 			faulty := vfs.NewFaulty(fs)
-			d := openDir(t, faulty)
+			d := openDir(t, faulty, straightOnly)
 			l := d.open(t, "orders", 0, DefaultLogConfig())
 			l.mustAppend(t, makeBatch(t, 3, "good", 1))
 			faulty.Inject(fault)
@@ -244,7 +244,7 @@ func TestOffsetForTimestampAgreesWithAScan(t *testing.T) {
 // that nobody knows yet may begin with any sequence number.
 func TestNothingOvertakesAFailedAppend(t *testing.T) {
 	faulty := vfs.NewFaulty(newMem(t))
-	d := openDir(t, faulty)
+	d := openDir(t, faulty, straightOnly)
 	defer d.close(t)
 	busy := d.open(t, "busy", 0, smallSegments())
 	busy.mustAppend(t, makeBatch(t, 1, "x", 1))

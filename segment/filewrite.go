@@ -1,7 +1,6 @@
 package segment
 
 import (
-	"errors"
 	"os"
 
 	"github.com/millrace/millrace/segment/vfs"
@@ -19,6 +18,7 @@ type fileWrite struct {
 	sync    bool // make it durable
 	seal    bool // cut the padding: the segment is left
 	err     error
+	wrote   bool // something, perhaps not all
 
 	started int64 // block where writing begins
 	chunks  []*chunk
@@ -72,6 +72,7 @@ func (w *fileWrite) run() {
 	}
 	defer d.files.release(h)
 	if len(w.bufs) > 0 {
+		w.wrote = true
 		if _, err := f.WriteVAt(w.bufs, w.started); err != nil {
 			w.err = d.failed("write", f.Name(), err)
 			return
@@ -124,13 +125,13 @@ func (w *fileWrite) apply() {
 // undo makes the file as long as it was before a run that failed: bytes left
 // behind here could be taken for records by a later recovery.
 func (w *fileWrite) undo() error {
+	if !w.wrote {
+		return nil
+	}
 	d := w.log.dir
 	h := d.writeHandle(w.segment)
 	f, err := d.files.acquire(h)
 	if err != nil {
-		if errors.Is(err, os.ErrNotExist) {
-			return nil
-		}
 		return err
 	}
 	defer d.files.release(h)

@@ -43,6 +43,22 @@ func tryOpenDir(fs vfs.FS, more ...func(*DirOptions)) (*testDir, error) {
 	return &testDir{Dir: d, fs: fs, log: &said.Buffer}, err
 }
 
+// flush brings what is in the journal alone into the segments.
+func (d *testDir) flush(t testing.TB) {
+	t.Helper()
+	err := d.onCommitter(context.Background(), func() {
+		d.committer.awaitFlush()
+		d.committer.beginFlush()
+		d.committer.awaitFlush()
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// straightOnly has every append go into its segment at once.
+func straightOnly(o *DirOptions) { o.DirectBytes = 1 }
+
 type lockedBuffer struct {
 	mu sync.Mutex
 	bytes.Buffer

@@ -101,8 +101,8 @@ func TestRoundsBatchConcurrentAppends(t *testing.T) {
 	d := openDir(t, faulty)
 	l := d.open(t, "orders", 0, DefaultLogConfig())
 	l.mustAppend(t, makeBatch(t, 1, "first", 1))
-	before := faulty.Count(vfs.OpSync, "*.log")
-	faulty.Inject(vfs.Fault{Op: vfs.OpSync, Path: "*.log", Nth: 1, Stall: hold})
+	before := faulty.Count(vfs.OpSync, "*.journal")
+	faulty.Inject(vfs.Fault{Op: vfs.OpSync, Path: "*.journal", Nth: 1, Stall: hold})
 	var wg sync.WaitGroup
 	for i := range 100 {
 		wg.Add(1)
@@ -118,7 +118,7 @@ func TestRoundsBatchConcurrentAppends(t *testing.T) {
 	}
 	close(hold)
 	wg.Wait()
-	if syncs := faulty.Count(vfs.OpSync, "*.log") - before; syncs > 2 {
+	if syncs := faulty.Count(vfs.OpSync, "*.journal") - before; syncs > 2 {
 		t.Errorf("100 appends took %d syncs; the ones that came during the first sync belong into one round", syncs)
 	}
 	d.close(t)
@@ -131,6 +131,7 @@ func TestAudit2IdleMakesNoOperations(t *testing.T) {
 	for i := range int32(50) {
 		d.open(t, "idle", i, DefaultLogConfig()).mustAppend(t, makeBatch(t, 1, "x", 1))
 	}
+	d.flush(t)
 	before := faulty.Count(vfs.OpAny, "")
 	for range 1000 { // every goroutine has had its chance to run
 		if err := d.onCommitter(context.Background(), func() {}); err != nil {
@@ -153,7 +154,7 @@ func TestAudit4QueueIsBounded(t *testing.T) {
 	other := d.open(t, "others", 0, DefaultLogConfig())
 	l.mustAppend(t, makeBatch(t, 1, "first", 1))
 	hold := make(chan struct{})
-	faulty.Inject(vfs.Fault{Op: vfs.OpSync, Path: "*.log", Nth: 1, Stall: hold})
+	faulty.Inject(vfs.Fault{Op: vfs.OpSync, Path: "*.journal", Nth: 1, Stall: hold})
 	var wg sync.WaitGroup
 	queued := 0
 	for ctx, cancel := context.WithCancel(context.Background()); ; {
@@ -341,7 +342,7 @@ func rewrite(t *testing.T, fs vfs.FS, name string, change func([]byte) []byte) {
 
 func TestCorruptBatchIsNotServedAndWhatLiesAroundItIs(t *testing.T) {
 	fs := newMem(t)
-	d := openDir(t, fs)
+	d := openDir(t, fs, straightOnly, func(o *DirOptions) { o.TailBytes = 1 })
 	l := d.open(t, "orders", 0, DefaultLogConfig())
 	size := 0
 	for i := range 10 {

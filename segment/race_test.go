@@ -105,7 +105,7 @@ func TestNobodyWaitsForEver(t *testing.T) {
 			l := d.open(t, "orders", 0, cfg)
 			l.mustAppend(t, makeBatch(t, 1, "x", 1))
 			hold, stalled := make(chan struct{}), make(chan struct{})
-			faulty.Inject(vfs.Fault{Op: vfs.OpSync, Path: "*.log", Nth: 1, Stall: hold, Do: func() { close(stalled) }})
+			faulty.Inject(vfs.Fault{Op: vfs.OpSync, Path: "*.journal", Nth: 1, Stall: hold, Do: func() { close(stalled) }})
 			results := make(chan error, 20)
 			send := func() {
 				err := l.Append(context.Background(), &Append{Batches: makeBatch(t, 1, "x", 1), Done: func(r Result) { results <- r.Err }})

@@ -43,7 +43,23 @@ func (l *Log) leave() error {
 	if err := l.dir.committer.sealActive(l); err != nil {
 		return err
 	}
-	return l.roll()
+	if err := l.roll(); err != nil {
+		return err
+	}
+	// Without a file a restart would go on with the segment that was left.
+	return l.active().create(l)
+}
+
+// create makes the empty file of a new segment. Its name is not durable yet. Committer only.
+func (s *segmentFile) create(l *Log) error {
+	w := fileWrite{log: l, segment: s}
+	f, err := w.open(l.dir.writeHandle(s))
+	if err != nil {
+		return l.dir.failed("create", s.name(".log"), err)
+	}
+	l.dir.files.release(l.dir.writeHandle(s))
+	s.created = f != nil
+	return nil
 }
 
 // addSegmentFile begins the segment that the next record goes to. Its file comes

@@ -26,6 +26,7 @@ type segmentFile struct {
 
 	// Of the committer alone.
 	chunks   []*chunk // the tail, published or not
+	filled   int64    // where the tail ends, which is behind size while a round is under way
 	flushed  int64    // bytes that are in the file; the tail has what follows
 	created  bool     // the file is there
 	named    bool     // … and its name is durable

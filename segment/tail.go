@@ -47,6 +47,7 @@ func (c *committer) put(s *segmentFile, at int64, b []byte) error {
 		}
 		n := copy(last.mem[at-last.at:], b)
 		b, at = b[n:], at+int64(n)
+		s.filled = at
 	}
 	return nil
 }
@@ -83,6 +84,7 @@ func (d *Dir) readDisk(s *segmentFile, block []byte, at int64, want int) error {
 
 // shrink takes back what put has added behind file position end.
 func (c *committer) shrink(s *segmentFile, end int64) {
+	s.filled = min(s.filled, end)
 	for n := len(s.chunks); n > 0 && s.chunks[n-1].at >= end; n-- {
 		// Not published yet, and the newest of the resident ones.
 		last := s.chunks[n-1]
@@ -99,7 +101,7 @@ func (c *committer) evict() {
 	for c.dir.memory.used.Load() > c.dir.opts.TailBytes && len(c.resident) > 0 {
 		oldest := c.resident[0]
 		if s := oldest.owner; s != nil {
-			if s.flushed < min(oldest.end(), s.size.Load()) {
+			if s.flushed < min(oldest.end(), s.filled) {
 				c.due = true
 				return
 			}
