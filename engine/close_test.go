@@ -28,7 +28,7 @@ func openOn(t *testing.T, fs vfs.FS, dir string) (*Engine, error) {
 // then, nobody else may open the directory while this process lives.
 func TestCloseEndsInTimeOnAStalledDisk(t *testing.T) {
 	for name, where := range map[string]vfs.Fault{
-		"log":       {Op: vfs.OpSync, Path: "*.log"},
+		"log":       {Op: vfs.OpSync, Path: "*.journal"},
 		"catalogue": {Op: vfs.OpSyncDir, Path: "catalog"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -239,6 +239,7 @@ func logConfig(topic string, cfg *config.Topic, broker *config.Broker) segment.L
 	c.SegmentJitter = config.Millis(cfg.SegmentJitterMs)
 	c.IndexIntervalBytes = cfg.IndexIntervalBytes
 	c.IndexBytes = cfg.SegmentIndexBytes
+	c.FlushMessages, c.FlushAfter = cfg.FlushMessages, config.Millis(cfg.FlushMs)
 	c.ProducerExpiration = broker.ProducerIDExpiration
 	if IsInternal(topic) {
 		// Their writers are few and known, and cannot be held up by clients' data; but never without a bound.

@@ -93,7 +93,7 @@ func DefaultLogConfig() LogConfig {
 
 // flushesLate tells whether records are acknowledged before they are synced.
 func (c *LogConfig) flushesLate() bool {
-	return c.FlushMessages > 1 && (c.FlushMessages < math.MaxInt64 || c.FlushAfter < math.MaxInt64)
+	return c.FlushMessages > 1 && c.FlushAfter > 0 && (c.FlushMessages < math.MaxInt64 || c.FlushAfter < math.MaxInt64)
 }
 
 // Append is one or more whole, valid record batches on their way into a log.

@@ -107,7 +107,7 @@ func TestStalledDiskTimesOutProducers(t *testing.T) {
 	good := func() []byte { return newBatch(t, batch.BuilderOptions{}, likeTime, "x") }
 	c.ask(produceRequest(9, b, -1, 0, good()))
 
-	fs.Inject(vfs.Fault{Op: vfs.OpSync, Path: "*.log", Stall: release})
+	fs.Inject(vfs.Fault{Op: vfs.OpSync, Path: "*.journal", Stall: release})
 	requests := []*kmsg.ProduceRequest{produceRequest(9, b, -1, 0, good()), produceRequest(9, b, 1, 0, good()), produceRequest(9, b, -1, 77, nil)}
 	start := time.Now()
 	for _, req := range requests {
