@@ -81,6 +81,9 @@ func (l *Log) readSegment(s *segmentFile, dst []byte, from, limit int64, maxByte
 		return dst[:n], true, fmt.Errorf("%w: %s at %d: %w", errRead, v.Name(), position, err)
 	}
 	whole, err := l.check(chunk, limit, &v, position, from)
+	if v.fromDisk && err == nil {
+		v.prefetch(position, int64(whole))
+	}
 	return dst[:n+whole], true, err
 }
 

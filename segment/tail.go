@@ -174,6 +174,25 @@ func copyChunks(row []*chunk, p []byte, off int64) (n int) {
 	return n
 }
 
+// prefetchBytes is how far ahead of a reader that goes through the file the disk may read.
+const prefetchBytes = 4 << 20
+
+// prefetch has the disk go on while the reader is busy with what it got, when it
+// got it from where the one before it had ended.
+func (v *view) prefetch(position, n int64) {
+	next := position + n
+	if v.segment.expected.Swap(next) != position {
+		return
+	}
+	end := v.segment.size.Load()
+	if row := v.segment.tailChunks(); len(row) > 0 {
+		end = row[0].at
+	}
+	if ahead := min(2*n, prefetchBytes, end-next); ahead > 0 {
+		v.file.Prefetch(next, ahead)
+	}
+}
+
 func (v *view) readFile(p []byte, off int64) (int, error) {
 	v.fromDisk = true
 	if v.file == nil {

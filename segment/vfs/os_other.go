@@ -20,3 +20,6 @@ func (f *osFile) WriteVAt(bufs [][]byte, off int64) (int, error) {
 
 // Allocate sets the length only: the space is not reserved.
 func (f *osFile) Allocate(size int64) error { return f.extend(size) }
+
+// Prefetch leaves that to the system's own guess.
+func (f *osFile) Prefetch(off, n int64) {}
