@@ -42,6 +42,7 @@ type committer struct {
 	armed    bool   // the timer is set
 	timer    *time.Timer
 	pause    time.Duration // between two flushes
+	room     room
 }
 
 // init starts the goroutines that write side by side; stopWriters ends them.
@@ -99,9 +100,12 @@ func (c *committer) round() {
 	bytes := int64(0)
 	for i, l := range c.taken {
 		c.taken[i] = nil
-		appends := l.take()
+		appends, more := l.take(roundBytes)
 		bytes += c.write(l, appends)
 		l.giveBack(appends)
+		if more {
+			d.schedule(l)
+		}
 		if bytes >= roundBytes {
 			c.complete()
 			bytes = 0
@@ -116,7 +120,11 @@ func (c *committer) round() {
 func (c *committer) write(l *Log, appends []*Append) int64 {
 	for len(appends) > 0 {
 		p := c.begin(l)
+		if p.failure == nil {
+			p.failure = c.room.check(c.dir)
+		}
 		rest := p.stamp(appends)
+		c.room.since += p.bytes
 		if len(rest) == 0 {
 			c.parts = append(c.parts, p)
 			return p.bytes

@@ -198,3 +198,52 @@ func TestRecoveryReadsInConstantMemory(t *testing.T) {
 		}
 	}
 }
+
+// After a crash, rot in the middle is told from the end that a crash leaves: where
+// the journal knows that more had been acknowledged, nothing is cut, and everything
+// before and behind the damage is served.
+func TestRotAfterACrashCutsNothing(t *testing.T) {
+	for _, where := range []struct {
+		name string
+		byte int // of the damaged batch
+	}{{"payload", batch.HeaderSize + 4}, {"CRC", batch.MagicAt + 1}, {"length", 8}, {"magic", batch.MagicAt}} {
+		t.Run(where.name, func(t *testing.T) {
+			fs := newMem(t)
+			d := openDir(t, fs)
+			l := d.open(t, "orders", 0, DefaultLogConfig())
+			size := 0
+			for i := range 10 {
+				b := makeBatch(t, 2, fmt.Sprint(i), 1)
+				size = len(b)
+				l.mustAppend(t, b)
+			}
+			d.flush(t)
+			l.mustAppend(t, makeBatch(t, 2, "x", 1)) // in the journal, behind what will be damaged
+			crashed := fs.Crash(1, 0)
+			d.close(t)
+			rewriteInPlace(t, crashed, l.active().name(".log"), int64(3*size+where.byte))
+			d = openDir(t, crashed)
+			defer d.close(t)
+			l = d.open(t, "orders", 0, DefaultLogConfig())
+			if l.LogEndOffset() != 22 {
+				t.Fatalf("log ends at %d, want 22: %s", l.LogEndOffset(), d.log)
+			}
+			for from := range int64(22) {
+				got, err := l.Read(nil, from, 22, 1, true)
+				if from == 6 || from == 7 {
+					if !errors.Is(err, ErrCorrupt) {
+						t.Errorf("read of the damage at %d: %v", from, err)
+					}
+				} else if h, herr := batch.Check(got); err != nil || herr != nil || h.BaseOffset > from || h.LastOffset() < from {
+					t.Errorf("read at %d: offsets %d to %d, %v, %v", from, h.BaseOffset, h.LastOffset(), err, herr)
+				}
+			}
+			if said := d.log.String(); !strings.Contains(said, "firstOffset=6 lastOffset=7") || !strings.Contains(said, fmt.Sprintf("position=%d", 3*size)) {
+				t.Errorf("the log does not say what is damaged: %s", said)
+			}
+			if r := l.mustAppend(t, makeBatch(t, 1, "next", 1)); r.BaseOffset != 22 {
+				t.Errorf("the next record is at %d", r.BaseOffset)
+			}
+		})
+	}
+}

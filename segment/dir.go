@@ -110,7 +110,8 @@ type Dir struct {
 	running     sync.WaitGroup
 	flusher     sync.WaitGroup
 	committer   committer
-	generation  uint64 // the latest of the journal that recovery has found
+	generation  uint64           // the latest of the journal that recovery has found
+	known       map[string]int64 // by file: how far the journal has filled it, while recovery runs
 }
 
 type logKey struct {
@@ -138,6 +139,7 @@ func OpenDir(ctx context.Context, opts DirOptions) (*Dir, error) {
 		queue:       semaphore.NewWeighted(opts.QueueBytes),
 		logs:        make(map[logKey]*Log),
 		doomed:      make(map[*Log]struct{}),
+		known:       make(map[string]int64),
 		wake:        make(chan struct{}, 1),
 		janitorWake: make(chan struct{}, 1),
 		calls:       make(chan func()),
@@ -156,6 +158,7 @@ func OpenDir(ctx context.Context, opts DirOptions) (*Dir, error) {
 		d.files.close()
 		return nil, err
 	}
+	d.known = nil
 	if err := d.makeJournalFolder(); err != nil {
 		d.files.close()
 		return nil, fmt.Errorf("open log directory: %w", err)

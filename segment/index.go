@@ -49,6 +49,15 @@ func (x *indexes) position(offset int64) int64 {
 	return x.offsets[i-1].position
 }
 
+// positionBehind gives the first indexed position behind one, 0 when there is none.
+func (x *indexes) positionBehind(position int64) int64 {
+	i := sort.Search(len(x.offsets), func(i int) bool { return x.offsets[i].position > position })
+	if i == len(x.offsets) {
+		return 0
+	}
+	return x.offsets[i].position
+}
+
 // offsetBefore gives an offset at or before the first record whose timestamp
 // is at least timestamp; base when the index knows none.
 func (x *indexes) offsetBefore(timestamp, base int64) int64 {

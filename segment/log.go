@@ -171,6 +171,7 @@ type writer struct {
 	unflushed int64     // records acknowledged before their sync
 	journaled uint64    // the latest generation of the journal that has something of the log
 	deleted   bool
+	known     int64 // bytes of the active segment that recovery knows to have been acknowledged
 }
 
 func newLog(dir *Dir, id LogID, cfg LogConfig) *Log {
@@ -299,13 +300,21 @@ func (l *Log) discharge(a *Append) {
 	l.queue.Release(a.charged)
 }
 
-// take empties the queue.
-func (l *Log) take() []*Append {
+// take takes what is queued, but not much more than most bytes; more tells whether
+// something is left.
+func (l *Log) take(most int64) (taken []*Append, more bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	taken := l.pending
+	taken = l.pending
 	l.pending, l.w.spare = l.w.spare[:0], nil
-	return taken
+	for i, a := range taken {
+		if most -= int64(len(a.Batches)); most <= 0 && i+1 < len(taken) {
+			l.pending = append(l.pending, taken[i+1:]...)
+			clear(taken[i+1:])
+			return taken[:i+1], true
+		}
+	}
+	return taken, false
 }
 
 // giveBack lets the next round use the queue's memory again.

@@ -132,6 +132,13 @@ func (l *Log) seek(s *segmentFile, f source, offset, size int64) (batch.Header, 
 		}
 	}
 	if walk.err != nil && !errors.Is(walk.err, errRead) {
+		// Perhaps what is sought lies between the damage and the next index entry's end.
+		behind := walker{file: f, position: x.positionBehind(walk.position), end: size, readAhead: seekWindow}
+		if behind.position > 0 && behind.next() && behind.header.BaseOffset <= offset && behind.header.LastOffset() >= offset {
+			return behind.header, behind.position, nil
+		}
+	}
+	if walk.err != nil && !errors.Is(walk.err, errRead) {
 		walk.err = &CorruptError{File: f.Name(), Position: walk.position, Offset: offset, Cause: walk.err}
 		l.dir.sayCorrupt(l, walk.err)
 	}

@@ -106,6 +106,7 @@ func (l *Log) recover(clean bool) error {
 		if clean && l.resume(s, size) == nil {
 			continue
 		}
+		l.w.known = l.dir.known[s.name(".log")]
 		if err := l.scan(s, size, clean); err != nil {
 			return err
 		}
@@ -196,9 +197,9 @@ func (l *Log) resume(s *segmentFile, size int64) error {
 
 // scan checks every batch of the active segment after a crash, builds its indexes
 // anew, and cuts the file behind the last whole batch. What remains is synced:
-// a reader must not see what a power cut could still take away. After a clean
-// close nothing can be incomplete: what is damaged then stays, for the reader to
-// meet, as long as what lies behind it can be found.
+// a reader must not see what a power cut could still take away. What cannot be
+// the incomplete end that a crash leaves is damage, and stays for its readers to
+// meet, as long as something intact lies behind it.
 func (l *Log) scan(s *segmentFile, size int64, clean bool) error {
 	f, err := l.dir.files.acquire(&s.handle)
 	if err != nil {
@@ -209,34 +210,43 @@ func (l *Log) scan(s *segmentFile, size int64, clean bool) error {
 	s.writer, s.firstTimestamp, l.w.next = fresh.writer, fresh.firstTimestamp, s.base
 	walk := walker{file: f, end: size, whole: !clean}
 	interval := l.config.Load().IndexIntervalBytes
-	for walk.next() {
-		if walk.header.BaseOffset < l.w.next {
-			walk.err = fmt.Errorf("offset %d follows %d", walk.header.BaseOffset, l.w.next-1)
+	for {
+		for walk.next() {
+			if walk.header.BaseOffset < l.w.next {
+				walk.err = fmt.Errorf("offset %d follows %d", walk.header.BaseOffset, l.w.next-1)
+				break
+			}
+			s.note(walk.header, walk.position, interval)
+			l.w.next = walk.header.NextOffset()
+		}
+		if walk.err == nil {
 			break
 		}
-		s.note(walk.header, walk.position, interval)
-		l.w.next = walk.header.NextOffset()
-	}
-	end := walk.position
-	if walk.err != nil {
 		if errors.Is(walk.err, errRead) {
 			return walk.err
 		}
-		padding, err := zeros(f, end, size)
+		damage := walk.position
+		intact := int64(-1)
+		if clean || damage < l.w.known || size-damage > tornBytes {
+			if intact, err = nextIntact(f, damage, size, l.w.next); err != nil {
+				return err
+			}
+		}
+		if intact < 0 {
+			if err := l.cut(f, damage, size, clean, walk.err); err != nil {
+				return err
+			}
+			break
+		}
+		h, err := readHeader(f, intact)
 		if err != nil {
 			return err
 		}
-		say, what := l.dir.log.Warn, "cut the incomplete end of a log, as a crash leaves it behind what was acknowledged"
-		if clean {
-			say, what = l.dir.log.Error, "cut the end of a log behind a damaged batch: the last shutdown was clean, so these may be acknowledged records"
-		}
-		if padding && size-end < maxPadding { // whole blocks are written
-			say = l.dir.log.Debug
-		}
-		say(what, "partition", l.id.String(), "file", f.Name(), "position", end, "bytes", size-end, "logEndOffset", l.w.next, "found", walk.err)
-		if err := f.Truncate(end); err != nil {
-			return err
-		}
+		l.dir.log.Error("damaged records: they are not served, what lies around them is", "partition", l.id.String(), "file", f.Name(),
+			"position", damage, "bytes", intact-damage, "firstOffset", l.w.next, "lastOffset", h.BaseOffset-1, "found", walk.err)
+		l.w.next = h.BaseOffset
+		s.writer.sinceEntry = interval + 1 // readers step over the damage by the index
+		walk = walker{file: f, position: intact, end: size, whole: walk.whole}
 	}
 	if err := f.Sync(); err != nil {
 		return err
@@ -245,9 +255,59 @@ func (l *Log) scan(s *segmentFile, size int64, clean bool) error {
 		return err
 	}
 	l.w.changed = true
-	s.flushed = end
-	s.publish(end, true)
+	s.flushed = walk.position
+	s.publish(walk.position, true)
 	return nil
+}
+
+// tornBytes is more than a crash can leave incomplete at the end of a segment:
+// one round of one log, whose last append may be as large as a request.
+const tornBytes = roundBytes + 128<<20
+
+// cut makes the file end where its last whole batch ends.
+func (l *Log) cut(f vfs.File, end, size int64, clean bool, found error) error {
+	padding, err := zeros(f, end, size)
+	if err != nil {
+		return err
+	}
+	say, what := l.dir.log.Warn, "cut the incomplete end of a log, as a crash leaves it behind what was acknowledged"
+	if clean || end < l.w.known {
+		say, what = l.dir.log.Error, "cut the end of a log behind a damaged batch, behind which nothing is intact: these may be acknowledged records"
+	}
+	if padding { // whole blocks are written
+		say = l.dir.log.Debug
+	}
+	say(what, "partition", l.id.String(), "file", f.Name(), "position", end, "bytes", size-end, "logEndOffset", l.w.next, "found", found)
+	return f.Truncate(end)
+}
+
+// nextIntact finds the first intact batch behind damaged bytes that begin at a
+// position; offset is the least that it may begin with. -1 when there is none.
+func nextIntact(f vfs.File, damage, end, offset int64) (int64, error) {
+	window := make([]byte, walkWindow+batch.HeaderSize)
+	for at := damage + 1; at < end; at += walkWindow {
+		n, err := f.ReadAt(window, at)
+		if err != nil && !errors.Is(err, io.EOF) {
+			return -1, fmt.Errorf("%w: %s at %d: %w", errRead, f.Name(), at, err)
+		}
+		for i := 0; i < walkWindow && i+batch.HeaderSize <= n; i++ {
+			if window[i+batch.MagicAt] != batch.Magic {
+				continue
+			}
+			h, err := batch.ReadHeader(window[i:n])
+			if err != nil || h.BaseOffset < offset || int64(h.Size()) > end-at-int64(i) {
+				continue
+			}
+			one := walker{file: f, position: at + int64(i), end: end, whole: true}
+			if one.next() {
+				return one.position, nil
+			}
+			if errors.Is(one.err, errRead) {
+				return -1, one.err
+			}
+		}
+	}
+	return -1, nil
 }
 
 // maxPadding is more than can lie between the last batch and the end of a file

@@ -215,6 +215,7 @@ func (r *replayer) apply(e journalEntry) error {
 		return err
 	}
 	f.size = max(f.size, e.position+int64(len(e.bytes)))
+	d.known[s.name(".log")] = max(d.known[s.name(".log")], e.position+int64(len(e.bytes)))
 	r.entries++
 	r.bytes += int64(len(e.bytes))
 	return nil

@@ -233,6 +233,9 @@ func Whole(b []byte) (Header, error) {
 	return h, nil
 }
 
+// MagicAt is where, in a batch, the byte is that tells its format.
+const MagicAt = posMagic
+
 // ChecksumFrom is where, in a batch, the bytes begin that its CRC covers.
 const ChecksumFrom = posAttributes
 

@@ -1,0 +1,38 @@
+package segment
+
+import (
+	"errors"
+	"testing"
+)
+
+// Before the disk is full to the last byte appends are refused, with a reason, and
+// accepted again as soon as there is room; what was acknowledged reaches its segment.
+func TestReserveIsKept(t *testing.T) {
+	fs := newMem(t)
+	d := openDir(t, fs)
+	l := d.open(t, "orders", 0, DefaultLogConfig())
+	l.mustAppend(t, makeBatch(t, 1, "x", 1))
+	fs.SetSpace(mostReserve-1, 1<<40)
+	d.committer.room.since = lookEveryBytes // look now
+	if r := l.appendAndWait(t, makeBatch(t, 1, "y", 1)); !errors.Is(r.Err, ErrNoSpace) || d.Err() != nil {
+		t.Fatalf("append into the reserve: %+v", r)
+	}
+	d.flush(t)
+	if got, err := l.readAll(0); err != nil || len(got) != 1 || l.active().flushed != l.active().size.Load() {
+		t.Errorf("%d records, %v; %d of %d bytes are in the file", len(got), err, l.active().flushed, l.active().size.Load())
+	}
+	if err := l.DeleteRecordsBefore(t.Context(), 1); err != nil {
+		t.Errorf("delete on a full disk: %v", err)
+	}
+	fs.SetSpace(mostReserve, 1<<40)
+	if r := l.mustAppend(t, makeBatch(t, 1, "z", 1)); r.BaseOffset != 1 {
+		t.Errorf("append once there is room: %+v", r)
+	}
+	// A small disk keeps a share of itself.
+	fs.SetSpace(40_000, 1_000_000)
+	d.committer.room.since = lookEveryBytes
+	if r := l.appendAndWait(t, makeBatch(t, 1, "y", 1)); !errors.Is(r.Err, ErrNoSpace) {
+		t.Errorf("append on a small disk: %+v", r)
+	}
+	d.close(t)
+}
