@@ -172,9 +172,9 @@ func (c *committer) sealActive(l *Log) error {
 	w := fileWrite{sync: true, seal: true}
 	w.prepare(c, l, s, s.size.Load())
 	defer w.done()
-	if w.run(); w.err == nil && !l.w.named {
+	if w.run(); w.err == nil && !l.named.Load() {
 		w.err = c.dir.syncTopics()
-		l.w.named = w.err == nil
+		l.named.Store(w.err == nil)
 	}
 	if w.err == nil {
 		w.apply()
@@ -288,14 +288,15 @@ func (c *committer) nameTopics(parts ...*part) {
 	var failure error
 	synced := false
 	for _, p := range parts {
-		if p.route != straight || p.log.w.named || p.failure != nil || p.write.err != nil {
+		if p.route != straight || p.log.named.Load() || p.failure != nil || p.write.err != nil {
 			continue
 		}
 		if !synced {
 			synced = true
 			failure = c.dir.syncTopics()
 		}
-		p.write.err, p.log.w.named = failure, failure == nil
+		p.write.err = failure
+		p.log.named.Store(failure == nil)
 	}
 }
 

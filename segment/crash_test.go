@@ -61,10 +61,16 @@ type ackedStart struct {
 // runWorkload appends, rolls, moves log start offsets and restarts, at random.
 func runWorkload(t *testing.T, seed uint64, steps int) *history {
 	t.Helper()
+	return runWorkloadOn(t, seed, steps, func(fs vfs.FS) vfs.FS { return fs })
+}
+
+func runWorkloadOn(t *testing.T, seed uint64, steps int, wrap func(vfs.FS) vfs.FS) *history {
+	t.Helper()
 	random := rand.New(rand.NewPCG(seed, 0))
 	h := &history{fs: newMem(t), seed: seed, sent: make(map[int32]map[string]bool)}
 	h.fs.Record()
-	d := openDir(t, h.fs, variety(seed))
+	fs := wrap(h.fs)
+	d := openDir(t, fs, variety(seed))
 	const partitions = 3
 	for step := range steps {
 		p := random.Int32N(partitions)
@@ -72,7 +78,7 @@ func runWorkload(t *testing.T, seed uint64, steps int) *history {
 		switch n := random.IntN(40); {
 		case n == 0:
 			d.close(t)
-			d = openDir(t, h.fs, variety(seed+uint64(step)))
+			d = openDir(t, fs, variety(seed+uint64(step)))
 		case n == 2 || n == 3:
 			d.flush(t)
 		case n == 4:

@@ -155,7 +155,8 @@ func (c *committer) endFlush() {
 		l.w.flushing = false
 		if f.err == nil {
 			w.apply()
-			l.w.named, l.w.unflushed = true, 0
+			l.w.unflushed = 0
+			l.named.Store(true)
 		} else if !l.w.dirty {
 			// A full disk, mostly: the journal keeps it, and the next flush tries again.
 			l.w.dirty, l.w.flushAt = true, time.Time{}

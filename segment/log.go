@@ -143,6 +143,7 @@ type Log struct {
 	segments atomic.Pointer[[]*segmentFile] // rising base offsets; the last is active
 	advanced atomic.Pointer[func(end int64)]
 
+	named       atomic.Bool  // the folder's name is durable
 	corruptSaid atomic.Int64 // unix seconds of the last log line about damage
 
 	mu      sync.Mutex // guards the fields below and swaps of segments; never held across a file operation
@@ -156,7 +157,6 @@ type Log struct {
 // before the committer runs).
 type writer struct {
 	next      int64 // offset of the next record
-	named     bool  // the folder's name is durable
 	producers *producer.State
 	expireAt  time.Time     // when to look next for producers to forget
 	expiry    time.Duration // ProducerExpiration at the last look

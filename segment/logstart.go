@@ -136,13 +136,14 @@ func (l *Log) moveStart(offset int64) error {
 }
 
 func (l *Log) writeStart(offset int64) error {
-	if _, err := l.dir.fs.Stat(l.path); errors.Is(err, os.ErrNotExist) { // all is in the journal so far
+	if !l.named.Load() { // all is in the journal so far
 		if err := l.dir.fs.MkdirAll(l.path, 0o755); err != nil {
 			return err
 		}
 		if err := l.dir.fs.SyncDir(l.dir.topics); err != nil {
 			return err
 		}
+		l.named.Store(true)
 	}
 	return vfs.WriteFileAtomic(l.dir.fs, filepath.Join(l.path, startFile), encodeStart(offset))
 }

@@ -43,7 +43,8 @@ func (d *Dir) recover(ctx context.Context) error {
 			d.toJanitor(func() { d.removeFolder(path) })
 		case ok && entry.IsDir():
 			l := newLog(d, id, DefaultLogConfig())
-			l.path, l.w.named = path, true
+			l.path = path
+			l.named.Store(true)
 			logs = append(logs, l)
 		case strings.HasSuffix(entry.Name(), straySuffix):
 		default:
@@ -132,20 +133,24 @@ func (l *Log) findFiles() error {
 	}
 	var segments []*segmentFile
 	for _, entry := range entries { // sorted, and all numbers have 20 digits
-		number, suffix, _ := strings.Cut(entry.Name(), ".")
-		offset, err := strconv.ParseInt(number, 10, 64)
-		if err != nil || len(number) != 20 || offset < 0 {
-			continue
-		}
-		switch suffix {
-		case "log":
+		offset, suffix, ok := parseFile(entry.Name())
+		switch {
+		case !ok:
+		case suffix == "log":
 			segments = append(segments, newSegmentFile(l.path, offset))
-		case "snapshot":
+		case suffix == "snapshot":
 			l.w.snapshots = append(l.w.snapshots, offset)
 		}
 	}
 	l.segments.Store(&segments)
 	return nil
+}
+
+// parseFile takes the name of a file apart that is called by an offset.
+func parseFile(name string) (offset int64, suffix string, ok bool) {
+	number, suffix, _ := strings.Cut(name, ".")
+	offset, err := strconv.ParseInt(number, 10, 64)
+	return offset, suffix, err == nil && len(number) == 20 && offset >= 0
 }
 
 func (l *Log) fileSize(s *segmentFile) (int64, error) {

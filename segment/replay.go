@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"slices"
 
-	"github.com/millrace/millrace/segment/batch"
 	"github.com/millrace/millrace/segment/vfs"
 )
 
@@ -17,7 +16,8 @@ type journalScan struct {
 	files   []scannedFile // by generation
 	oldest  uint64        // the first generation that is needed
 	latest  uint64
-	deleted map[logKey]uint64 // logs that were deleted, and the number of the entry that says so
+	deleted map[logKey]uint64  // logs that were deleted, and the number of the entry that says so
+	bases   map[logKey][]int64 // of the segments that have entries
 }
 
 type scannedFile struct {
@@ -61,7 +61,7 @@ func (d *Dir) replayJournal(clean bool) error {
 }
 
 func (d *Dir) replay(names []string) error {
-	scan := journalScan{deleted: map[logKey]uint64{}}
+	scan := journalScan{deleted: map[logKey]uint64{}, bases: map[logKey][]int64{}}
 	for _, name := range names {
 		if err := scan.file(d.fs, name); err != nil {
 			return err
@@ -72,15 +72,18 @@ func (d *Dir) replay(names []string) error {
 	number := uint64(0)
 	for _, f := range scan.files { // deletions first: they void what stands before them
 		if err := d.eachEntry(f, func(_ uint64, e journalEntry) error {
+			key := e.id.key()
 			if number++; e.position == deletedLog {
-				scan.deleted[e.id.key()] = number
+				scan.deleted[key] = number
+			} else if known := scan.bases[key]; len(known) == 0 || known[len(known)-1] != e.base {
+				scan.bases[key] = append(known, e.base)
 			}
 			return nil
 		}); err != nil {
 			return err
 		}
 	}
-	r := replayer{dir: d, starts: map[logKey]int64{}, touched: map[string]*replayed{}}
+	r := replayer{dir: d, bases: scan.bases, firsts: map[logKey]int64{}, touched: map[string]*replayed{}}
 	defer r.close()
 	number = 0
 	for _, f := range scan.files {
@@ -175,7 +178,8 @@ func walkRounds(f vfs.File, file scannedFile, visit func(oldest uint64, e journa
 // replayer writes entries into segments.
 type replayer struct {
 	dir     *Dir
-	starts  map[logKey]int64 // log start offsets; -1: the log is being removed
+	bases   map[logKey][]int64 // of the segments that have entries
+	firsts  map[logKey]int64   // base of the first segment that was not removed; -1: the log is being removed
 	touched map[string]*replayed
 	entries int
 	bytes   int64
@@ -191,16 +195,9 @@ type replayed struct {
 func (r *replayer) apply(e journalEntry) error {
 	d := r.dir
 	path := filepath.Join(d.topics, e.id.folder())
-	start, err := r.start(e.id, path)
-	if err != nil || start < 0 {
+	first, err := r.first(e.id, path)
+	if err != nil || first < 0 || e.base < first {
 		return err
-	}
-	next, err := lastOffset(e.bytes)
-	if err != nil {
-		return fmt.Errorf("journal entry of %s: %w", e.id, err)
-	}
-	if next <= start {
-		return nil // deleted since
 	}
 	s := newSegmentFile(path, e.base)
 	f, err := r.file(s, e.position)
@@ -221,25 +218,54 @@ func (r *replayer) apply(e journalEntry) error {
 	return nil
 }
 
-// start gives the log start offset of a log.
-func (r *replayer) start(id LogID, path string) (int64, error) {
-	if start, known := r.starts[id.key()]; known {
-		return start, nil
+// first gives the base offset of the first segment of a log that was not removed:
+// the last of all that are known which does not lie behind the log start offset.
+func (r *replayer) first(id LogID, path string) (int64, error) {
+	if first, known := r.firsts[id.key()]; known {
+		return first, nil
 	}
-	start := int64(0)
-	if _, err := r.dir.fs.Stat(path + deletedSuffix); err == nil {
-		start = -1
+	first, err := r.findFirst(id, path)
+	if err == nil {
+		r.firsts[id.key()] = first
+	}
+	return first, err
+}
+
+func (r *replayer) findFirst(id LogID, path string) (int64, error) {
+	fs := r.dir.fs
+	if _, err := fs.Stat(path + deletedSuffix); err == nil {
+		return -1, nil
 	} else if !errors.Is(err, os.ErrNotExist) {
 		return 0, err
-	} else if text, err := vfs.ReadFile(r.dir.fs, filepath.Join(path, startFile)); err == nil {
-		if start, err = decodeStart(text); err != nil {
-			start = 0 // recoverStart says what there is to say
+	}
+	text, err := vfs.ReadFile(fs, filepath.Join(path, startFile))
+	if errors.Is(err, os.ErrNotExist) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	start, err := decodeStart(text)
+	if err != nil {
+		return 0, nil // recoverStart says what there is to say
+	}
+	entries, err := fs.ReadDir(path)
+	if err != nil {
+		return 0, err
+	}
+	bases := r.bases[id.key()]
+	for _, e := range entries {
+		if offset, suffix, ok := parseFile(e.Name()); ok && suffix == "log" {
+			bases = append(bases, offset)
 		}
-	} else if !errors.Is(err, os.ErrNotExist) {
-		return 0, err
 	}
-	r.starts[id.key()] = start
-	return start, nil
+	first := int64(0)
+	for _, base := range bases {
+		if base <= start {
+			first = max(first, base)
+		}
+	}
+	return first, nil
 }
 
 // file opens a segment, or makes it when the entry is its first.
@@ -307,19 +333,4 @@ func (r *replayer) close() {
 	for _, f := range r.touched {
 		f.file.Close() // only after a failure, which is told
 	}
-}
-
-// lastOffset gives the offset behind the last of some batches.
-func lastOffset(batches []byte) (next int64, err error) {
-	for len(batches) > 0 {
-		h, err := batch.ReadHeader(batches)
-		if err != nil {
-			return 0, err
-		}
-		if h.Size() > len(batches) {
-			return 0, batch.ErrTruncated
-		}
-		next, batches = h.NextOffset(), batches[h.Size():]
-	}
-	return next, nil
 }
