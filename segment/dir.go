@@ -38,6 +38,9 @@ type DirOptions struct {
 	Now       func() time.Time
 	// Jitter draws a number in [0, n) for segment.jitter.ms. Default: none.
 	Jitter func(n int64) int64
+	// RetentionInterval is how often to look for segments that retention no longer keeps, for the
+	// first time after RetentionDelay. 0: never.
+	RetentionInterval, RetentionDelay time.Duration
 }
 
 func (o *DirOptions) setDefaults() {
@@ -77,6 +80,7 @@ type Dir struct {
 	stop        chan struct{}
 	running     sync.WaitGroup
 	committer   committer
+	bin
 }
 
 type logKey struct {
@@ -146,6 +150,7 @@ func (d *Dir) Log(id LogID, cfg LogConfig) (*Log, error) {
 	l.queue = semaphore.NewWeighted(cfg.QueueBytes)
 	l.id.Topic = id.Topic
 	l.SetConfig(cfg)
+	l.reopened()
 	return l, nil
 }
 
@@ -196,6 +201,7 @@ func (d *Dir) failed(op, file string, cause error) error {
 	if !errors.Is(cause, syscall.ENOSPC) && !errors.Is(cause, syscall.EDQUOT) {
 		return d.fence(op, file, cause)
 	}
+	d.makeRoom()
 	d.sayRefused("no space left in log directory: appends are refused until there is room, reads go on", op, file, cause)
 	return fmt.Errorf("%w: %s %s: %w", ErrNoSpace, op, file, cause)
 }

@@ -35,7 +35,7 @@ func (d *Dir) recover(ctx context.Context) error {
 		id, ok := parseFolder(unmarked)
 		switch {
 		case deleted && ok:
-			d.toJanitor(func() { d.removeFolder(path) })
+			d.toJanitor(func() { d.removeFolder(path, 0) })
 		case ok && entry.IsDir():
 			l := newLog(d, id, DefaultLogConfig())
 			l.path, l.w.named = path, true
@@ -107,6 +107,7 @@ func (l *Log) recover(clean bool) error {
 	if err := l.recoverStart(); err != nil {
 		return err
 	}
+	l.sweep()
 	if err := l.recoverEpochs(); err != nil {
 		return err
 	}
@@ -135,6 +136,8 @@ func (l *Log) findFiles() error {
 			segments = append(segments, newSegmentFile(l.path, offset))
 		case "snapshot":
 			l.w.snapshots = append(l.w.snapshots, offset)
+		default:
+			l.retention.leftovers = append(l.retention.leftovers, entry.Name())
 		}
 	}
 	l.segments.Store(&segments)
@@ -184,6 +187,7 @@ func (l *Log) resume(s *segmentFile, size int64) error {
 	if walk.err != nil {
 		return walk.err
 	}
+	s.fromIndex = true
 	s.publish(size, true)
 	return nil
 }

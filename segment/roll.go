@@ -48,12 +48,39 @@ func (l *Log) addSegmentFile() error {
 	}
 	l.dir.files.adopt(s, f)
 	l.dir.files.release(s)
-	if jitter := l.config.Load().SegmentJitter; jitter > 0 {
-		s.jitter = time.Duration(l.dir.opts.Jitter(int64(jitter)))
-	}
+	l.startAge(s)
 	s.publish(0, true)
 	l.addSegment(s)
 	return nil
+}
+
+// startAge draws the jitter of an active segment and notes when it was made or opened. Before
+// the committer has to do with the segment, or on it.
+func (l *Log) startAge(s *segmentFile) {
+	cfg := l.config.Load()
+	s.created = l.dir.opts.Now()
+	if jitter := min(cfg.SegmentJitter, cfg.SegmentAge); jitter > 0 {
+		s.jitter = time.Duration(l.dir.opts.Jitter(int64(jitter)))
+	}
+}
+
+// reopened does for a log that was found on the disk, and now has its settings, what
+// create does for a new one. Before its first append.
+func (l *Log) reopened() {
+	if s := l.active(); s != nil && s.created.IsZero() {
+		l.startAge(s)
+	}
+}
+
+// aged tells whether segment.ms has passed between the first record of the active segment
+// and one that is to be appended, by their timestamps; when they have none, since the
+// segment was made. Committer only.
+func (l *Log) aged(s *segmentFile, timestamp int64) bool {
+	most := l.config.Load().SegmentAge - s.jitter
+	if s.firstTimestamp < 0 {
+		return l.dir.opts.Now().Sub(s.created) > most
+	}
+	return timestamp-s.firstTimestamp > most.Milliseconds()
 }
 
 // checkpoint writes down what could be derived from the log again: the indexes

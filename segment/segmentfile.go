@@ -22,17 +22,25 @@ type segmentFile struct {
 	size    atomic.Int64            // bytes that readers may see
 	index   atomic.Pointer[indexes] // nil: sealed and not loaded since the directory was opened
 	rebuilt atomic.Bool             // a reader writes the index files, or has written them
+	largest atomic.Int64            // timestamp of the records that readers may see; -1: they have none; see Log.largestTimestamp
 
 	// Of the committer alone, while this is the active segment.
 	writer         indexer
-	firstTimestamp int64         // of the first batch, -1 when empty
+	firstTimestamp int64         // of the first batch, -1 when empty or without one
+	created        time.Time     // or opened
 	jitter         time.Duration // taken off segment.ms
+
+	// Of the janitor alone (and recovery).
+	fromIndex bool  // largest was read from a time index, and not compared with the records
+	atLeast   int64 // largest is at least that: from the records of a segment whose time index was damaged
 
 	handle handle
 }
 
 func newSegmentFile(folder string, base int64) *segmentFile {
-	return &segmentFile{folder: folder, base: base, firstTimestamp: -1, writer: newIndexer()}
+	s := &segmentFile{folder: folder, base: base, firstTimestamp: -1, atLeast: -1, writer: newIndexer()}
+	s.largest.Store(timestampUnknown)
+	return s
 }
 
 func (s *segmentFile) name(suffix string) string {
@@ -45,6 +53,7 @@ func (s *segmentFile) publish(size int64, indexed bool) {
 		x := s.writer.indexes
 		s.index.Store(&x)
 	}
+	s.largest.Store(s.writer.largest.timestamp)
 	s.size.Store(size)
 }
 
