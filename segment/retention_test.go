@@ -285,6 +285,67 @@ func TestRetentionCutAtEveryOperation(t *testing.T) {
 	})
 }
 
+// Segments that a power cut has brought back before the log start offset go with the next look,
+// whatever the policy.
+func TestSegmentsBeforeTheStartGo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fs := newMem(t)
+		d := openDir(t, fs, inBubble)
+		l := d.open(t, "orders", 0, smallSegments())
+		for range 30 {
+			l.mustAppend(t, makeBatch(t, 3, "x", 1))
+		}
+		if err := l.DeleteRecordsBefore(context.Background(), 70); err != nil {
+			t.Fatal(err)
+		}
+		crashed := fs.Crash(1, 0)
+		d.close(t)
+		d = openDir(t, crashed, inBubble)
+		defer d.close(t)
+		l = d.open(t, "orders", 0, smallSegments())
+		before := l.SizeBytes()
+		time.Sleep(2 * time.Minute)
+		synctest.Wait()
+		if segments := *l.segments.Load(); l.LogStartOffset() != 70 || l.SizeBytes() >= before || segments[1].base <= 70 {
+			t.Errorf("log starts at %d, its first segments at %d and %d; %d of %d bytes", l.LogStartOffset(), segments[0].base, segments[1].base, l.SizeBytes(), before)
+		}
+	})
+}
+
+// When the disk is so full that segments go before the log start offset is written, a power cut in
+// between does not take the log's end back.
+func TestRetentionOnAFullDiskKeepsTheEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fs := newMem(t)
+		faulty := vfs.NewFaulty(fs)
+		d := openDir(t, faulty, inBubble)
+		cfg := smallSegments()
+		l := d.retained(t, "orders", cfg)
+		for range 12 {
+			l.mustAppend(t, makeBatch(t, 3, "x", 1))
+		}
+		fs.Record()
+		cfg.RetentionBytes = 0
+		l.SetConfig(cfg)
+		faulty.Inject(vfs.Fault{Op: vfs.OpRemove, Path: "*.log", Nth: 1, Do: faulty.Heal}, vfs.Fault{Op: vfs.OpWrite, Path: "log-start-offset*", Err: syscall.ENOSPC})
+		time.Sleep(31 * time.Second)
+		synctest.Wait()
+		if l.LogStartOffset() != 36 {
+			t.Fatalf("log starts at %d", l.LogStartOffset())
+		}
+		d.close(t)
+		for n := range fs.Ops() + 1 {
+			for seed := range uint64(20) {
+				d := openDir(t, fs.Replay(n).Crash(seed, 0.5*float64(seed%2)), inBubble)
+				if end := d.open(t, "orders", 0, cfg).LogEndOffset(); end != 36 {
+					t.Errorf("after %d operations (%s) the log ends at %d", n, fs.Op(max(1, n)), end)
+				}
+				d.close(t)
+			}
+		}
+	})
+}
+
 // The files of a deleted segment and of a deleted topic stay for file.delete.delay.ms under a name that
 // tells, and go then; a reader that has one open reads on.
 func TestDeletedFilesGoAfterTheirDelay(t *testing.T) {
@@ -432,12 +493,14 @@ func TestAudit2NothingToDeleteIsNoOperation(t *testing.T) {
 
 // A damaged time index does not have young records deleted, nor one that is missing.
 func TestRetentionDoesNotTrustATimeIndex(t *testing.T) {
-	for _, clean := range []bool{true, false} {
-		for _, damage := range []string{"old", "none", "empty", "gone"} {
+	for _, segmentBytes := range []int64{2000, 1 << 20} {
+		for _, damage := range []string{"old", "none", "empty", "gone", "old, killed", "none, killed", "empty, killed", "gone, killed"} {
+			damage, killed := strings.CutSuffix(damage, ", killed")
+			clean := !killed
 			synctest.Test(t, func(t *testing.T) {
 				fs := newMem(t)
 				cfg := smallSegments()
-				cfg.Retention, cfg.SegmentBytes = time.Hour, 2000
+				cfg.Retention, cfg.SegmentBytes = time.Hour, segmentBytes
 				d := openDir(t, fs, inBubble)
 				l := d.retained(t, "orders", cfg)
 				for range 30 {
