@@ -87,6 +87,7 @@ func (e *Engine) open(ctx context.Context) error {
 	group.Go(func() (err error) {
 		e.dir, err = segment.OpenDir(ctx, segment.DirOptions{
 			FS: fs, Path: data, Now: e.options.Now, Logger: e.log, OpenFiles: e.options.OpenFiles, Jitter: rand.Int64N,
+			RetentionInterval: e.options.Config.RetentionCheckInterval, RetentionDelay: e.options.Config.InitialTaskDelay,
 		})
 		return err
 	})
@@ -188,6 +189,7 @@ func (e *Engine) newPartition(topic *catalog.Topic, index int32, cfg *config.Top
 	p.epoch.Store(placed.LeaderEpoch)
 	p.inSync.Store(int32(len(placed.ISR)))
 	p.highWatermark.Store(l.LogEndOffset()) // recovery has synced it, and there is no other replica
+	l.KeepFrom(p.HighWatermark)
 	l.OnAdvance(func(end int64) { p.replicator.Appended(p, end) })
 	return p, nil
 }
@@ -241,6 +243,10 @@ func logConfig(topic string, cfg *config.Topic, broker *config.Broker) segment.L
 	c.IndexBytes = cfg.SegmentIndexBytes
 	c.FlushMessages, c.FlushAfter = cfg.FlushMessages, config.Millis(cfg.FlushMs)
 	c.ProducerExpiration = broker.ProducerIDExpiration
+	c.DeleteDelay = config.Millis(cfg.FileDeleteDelayMs)
+	if cfg.CleanupDelete {
+		c.Retention, c.RetentionBytes = config.Millis(cfg.RetentionMs), cfg.RetentionBytes
+	}
 	if IsInternal(topic) {
 		// Their writers are few and known, and cannot be held up by clients' data; but never without a bound.
 		c.QueueBytes *= 10

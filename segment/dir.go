@@ -52,6 +52,9 @@ type DirOptions struct {
 	Now       func() time.Time
 	// Jitter draws a number in [0, n) for segment.jitter.ms. Default: none.
 	Jitter func(n int64) int64
+	// RetentionInterval is how often to look for segments that retention no longer keeps, for the
+	// first time after RetentionDelay. 0: never.
+	RetentionInterval, RetentionDelay time.Duration
 }
 
 func (o *DirOptions) setDefaults() {
@@ -112,6 +115,7 @@ type Dir struct {
 	committer   committer
 	generation  uint64           // the latest of the journal that recovery has found
 	known       map[string]int64 // by file: how far the journal has filled it, while recovery runs
+	bin
 }
 
 type logKey struct {
@@ -203,6 +207,7 @@ func (d *Dir) Log(id LogID, cfg LogConfig) (*Log, error) {
 	l.queue = semaphore.NewWeighted(cfg.QueueBytes)
 	l.id.Topic = id.Topic
 	l.SetConfig(cfg)
+	l.reopened()
 	return l, nil
 }
 
@@ -253,6 +258,7 @@ func (d *Dir) failed(op, file string, cause error) error {
 	if !errors.Is(cause, syscall.ENOSPC) && !errors.Is(cause, syscall.EDQUOT) {
 		return d.fence(op, file, cause)
 	}
+	d.makeRoom()
 	d.sayRefused("no space left in log directory: appends are refused until there is room, reads go on", op, file, cause)
 	return fmt.Errorf("%w: %s %s: %w", ErrNoSpace, op, file, cause)
 }

@@ -6,25 +6,43 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"time"
 )
 
-// The janitor is the goroutine that removes files and moves log start offsets,
-// one job after the other, so that neither delays an append. It ends when the
-// directory is closed.
+// The janitor is the goroutine that removes files, moves log start offsets and looks
+// for what retention no longer keeps, one after the other, so that none of it delays
+// an append. It sleeps until there is a job, the next look, or something in the trash is
+// due; without trash and retention it has no timer. It ends when the directory is closed.
 func (d *Dir) runJanitor() {
+	var look, due <-chan time.Time
+	if d.opts.RetentionInterval > 0 {
+		look = time.After(d.opts.RetentionDelay)
+	}
 	for {
 		select {
 		case <-d.janitorWake:
+			d.runJobs()
+		case <-look:
+			d.retain()
+			look = time.After(d.opts.RetentionInterval)
+		case <-due:
 		case <-d.stop:
 			return
 		}
-		d.mu.Lock()
-		jobs := d.jobs
-		d.jobs = nil
-		d.mu.Unlock()
-		for _, job := range jobs {
-			job()
+		due = nil
+		if wait, ok := d.emptyTrash(); ok {
+			due = time.After(wait)
 		}
+	}
+}
+
+func (d *Dir) runJobs() {
+	d.mu.Lock()
+	jobs := d.jobs
+	d.jobs = nil
+	d.mu.Unlock()
+	for _, job := range jobs {
+		job()
 	}
 }
 
@@ -42,7 +60,7 @@ func (d *Dir) toJanitor(job func()) {
 
 // Delete takes the log out of the directory: queued and later appends fail with
 // ErrDeleted at once, readers that are at work finish, and the files are
-// removed in the background. A crash before that leaves a folder that the next
+// removed in the background, when DeleteDelay has passed. A crash before that leaves a folder that the next
 // Found lists, or one that the next open removes.
 func (l *Log) Delete() {
 	d := l.dir
@@ -67,7 +85,7 @@ func (l *Log) Delete() {
 		for _, s := range *l.segments.Load() {
 			d.files.forget(s)
 		}
-		d.removeFolder(l.path)
+		d.removeFolder(l.path, l.config.Load().DeleteDelay)
 	})
 }
 
@@ -95,24 +113,23 @@ func (d *Dir) finishDeletes() {
 	}
 }
 
-// removeFolder marks a folder for removal durably, then removes it.
-func (d *Dir) removeFolder(path string) {
+// removeFolder marks a folder for removal durably, and removes it when delay has passed.
+func (d *Dir) removeFolder(path string, delay time.Duration) {
 	doomed := strings.TrimSuffix(path, deletedSuffix) + deletedSuffix
-	err := error(nil)
 	if doomed != path {
-		if err = d.fs.Rename(path, doomed); errors.Is(err, os.ErrNotExist) {
+		err := d.fs.Rename(path, doomed)
+		if errors.Is(err, os.ErrNotExist) {
 			return // nothing was ever appended
 		}
 		if err == nil {
 			err = d.fs.SyncDir(d.topics)
 		}
+		if err != nil {
+			d.log.Error("cannot remove the files of a deleted partition: they take up room until the next start tries again", "folder", doomed, "error", err)
+			return
+		}
 	}
-	if err == nil {
-		err = d.fs.RemoveAll(doomed)
-	}
-	if err != nil {
-		d.log.Error("cannot remove the files of a deleted partition: they take up room until the next start tries again", "folder", doomed, "error", err)
-	}
+	d.throwAway(trashed{path: doomed}, delay)
 }
 
 // Quarantine sets aside the folder of a log that was found but belongs to nothing

@@ -75,9 +75,13 @@ type LogConfig struct {
 	FlushMessages      int64
 	FlushAfter         time.Duration
 	ProducerExpiration time.Duration // idempotent producers are forgotten so long after their last batch; producer.id.expiration.ms
+	Retention          time.Duration // segments go when their largest timestamp is older; negative: never; retention.ms
+	RetentionBytes     int64         // the oldest segments go when the others hold as much; negative: never; retention.bytes
+	DeleteDelay        time.Duration // files go so long after what they held was deleted; file.delete.delay.ms
 }
 
-// DefaultLogConfig is Kafka's defaults.
+// DefaultLogConfig is Kafka's defaults, but for retention: a log that nobody has
+// configured yet loses nothing.
 func DefaultLogConfig() LogConfig {
 	return LogConfig{
 		SegmentBytes:       1 << 30,
@@ -88,6 +92,9 @@ func DefaultLogConfig() LogConfig {
 		FlushMessages:      math.MaxInt64,
 		FlushAfter:         math.MaxInt64,
 		ProducerExpiration: 24 * time.Hour,
+		Retention:          -1,
+		RetentionBytes:     -1,
+		DeleteDelay:        time.Minute,
 	}
 }
 
@@ -142,6 +149,8 @@ type Log struct {
 	epochs   atomic.Pointer[epochs]
 	segments atomic.Pointer[[]*segmentFile] // rising base offsets; the last is active
 	advanced atomic.Pointer[func(end int64)]
+
+	retention retention
 
 	named       atomic.Bool  // the folder's name is durable
 	corruptSaid atomic.Int64 // unix seconds of the last log line about damage

@@ -194,7 +194,9 @@ func TestAudit4QueueIsBounded(t *testing.T) {
 func TestDeletedLogFreesItsFilesAndRefusesAppends(t *testing.T) {
 	fs := newMem(t)
 	d := openDir(t, fs)
-	l := d.open(t, "orders", 3, smallSegments())
+	atOnce := smallSegments()
+	atOnce.DeleteDelay = 0
+	l := d.open(t, "orders", 3, atOnce)
 	for range 30 {
 		l.mustAppend(t, makeBatch(t, 3, "x", 1))
 	}

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/millrace/millrace/segment/vfs"
 )
@@ -122,8 +123,11 @@ func (l *Log) moveStart(offset int64) error {
 	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
 		// Whole segments may go first, since without them the log begins behind them.
 		if first := segmentOf(*l.segments.Load(), offset); first > 0 {
+			if err := l.dir.fs.SyncDir(l.path); err != nil { // the name of the segment that stays
+				return fmt.Errorf("log start offset of %s: %w", l.id, err)
+			}
 			l.start.Store(max(l.start.Load(), (*l.segments.Load())[first].base))
-			l.removeSegments(offset)
+			l.removeSegments(offset, 0)
 			err = l.writeStart(offset)
 		}
 	}
@@ -131,7 +135,7 @@ func (l *Log) moveStart(offset int64) error {
 		return fmt.Errorf("log start offset of %s: %w", l.id, err)
 	}
 	l.start.Store(offset)
-	l.removeSegments(offset)
+	l.removeSegments(offset, l.config.Load().DeleteDelay)
 	return nil
 }
 
@@ -174,14 +178,14 @@ func (l *Log) leaveActive(offset int64) {
 	})
 }
 
-// removeSegments removes those that lie wholly before offset.
-func (l *Log) removeSegments(offset int64) {
+// removeSegments takes those that lie wholly before offset, which is not behind the log
+// start offset, out of the log, and removes their files when delay has passed.
+func (l *Log) removeSegments(offset int64, delay time.Duration) {
 	for _, s := range l.dropSegments(offset) {
+		s.rebuilt.Store(true) // a reader that is still there writes no indexes
 		l.dir.files.forget(s)
 		for _, suffix := range []string{".log", ".index", ".timeindex"} {
-			if err := l.dir.fs.Remove(s.name(suffix)); err != nil && !errors.Is(err, os.ErrNotExist) {
-				l.dir.log.Error("cannot remove a segment whose records are deleted: it takes up room", "file", s.name(suffix), "error", err)
-			}
+			l.dir.discard(s.name(suffix), delay)
 		}
 	}
 }

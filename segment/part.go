@@ -120,7 +120,7 @@ func (p *part) full(a *Append, cfg *LogConfig) bool {
 		len(s.writer.offsets)*offsetEntrySize >= cfg.IndexBytes ||
 		len(s.writer.times)*timeEntrySize >= cfg.IndexBytes ||
 		p.log.w.next+int64(h.LastOffsetDelta)-s.base > maxRelativeOffset ||
-		s.firstTimestamp >= 0 && h.MaxTimestamp-s.firstTimestamp > (cfg.SegmentAge-s.jitter).Milliseconds()
+		p.log.aged(s, h.MaxTimestamp)
 }
 
 // place gives the batches of a their offsets and notes them everywhere.

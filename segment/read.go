@@ -58,7 +58,7 @@ func segmentOf(segments []*segmentFile, offset int64) int {
 // readSegment tells too whether the segment has a batch at or behind from, be it
 // given or not: only when it has none may the answer come from the next segment.
 func (l *Log) readSegment(s *segmentFile, dst []byte, from, limit int64, maxBytes int, oneAtLeast bool) (out []byte, found bool, err error) {
-	v := l.dir.view(s)
+	v := l.dir.reader(s)
 	defer v.close()
 	size := s.size.Load()
 	first, position, err := l.seek(s, &v, from, size)
@@ -91,7 +91,7 @@ func (l *Log) readSegment(s *segmentFile, dst []byte, from, limit int64, maxByte
 // intact and below limit. Damage in the first batch is an error; behind good
 // batches it only ends them, and meets the next read. What has never left the
 // memory needs no look at its checksum.
-func (l *Log) check(chunk []byte, limit int64, v *view, position, offset int64) (int, error) {
+func (l *Log) check(chunk []byte, limit int64, v *segmentReader, position, offset int64) (int, error) {
 	whole, look := 0, batch.Check
 	if !v.fromDisk {
 		look = batch.Whole
@@ -156,7 +156,7 @@ func (l *Log) indexes(s *segmentFile) (*indexes, error) {
 		s.index.CompareAndSwap(nil, x)
 		return x, nil
 	}
-	f := l.dir.view(s)
+	f := l.dir.reader(s)
 	defer f.close()
 	writer, interval := newIndexer(), l.config.Load().IndexIntervalBytes
 	walk := walker{file: &f, end: size}
@@ -193,7 +193,7 @@ func (l *Log) indexesAgree(s *segmentFile, x *indexes) bool {
 	if len(x.times) == 0 {
 		return false // at most a segment without any timestamp is indexed in vain
 	}
-	f := l.dir.view(s)
+	f := l.dir.reader(s)
 	defer f.close()
 	if len(x.offsets) > 0 {
 		last := x.offsets[len(x.offsets)-1]
@@ -260,7 +260,7 @@ func (l *Log) bytesBefore(segments []*segmentFile, offset int64) (int64, error) 
 	for _, s := range segments[:i] {
 		n += s.size.Load()
 	}
-	f := l.dir.view(segments[i])
+	f := l.dir.reader(segments[i])
 	defer f.close()
 	_, position, err := l.seek(segments[i], &f, offset, segments[i].size.Load())
 	return n + position, err

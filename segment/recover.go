@@ -40,7 +40,7 @@ func (d *Dir) recover(ctx context.Context) error {
 		id, ok := parseFolder(unmarked)
 		switch {
 		case deleted && ok:
-			d.toJanitor(func() { d.removeFolder(path) })
+			d.toJanitor(func() { d.removeFolder(path, 0) })
 		case ok && entry.IsDir():
 			l := newLog(d, id, DefaultLogConfig())
 			l.path = path
@@ -115,6 +115,7 @@ func (l *Log) recover(clean bool) error {
 	if err := l.recoverStart(); err != nil {
 		return err
 	}
+	l.sweep()
 	if err := l.recoverEpochs(); err != nil {
 		return err
 	}
@@ -140,6 +141,8 @@ func (l *Log) findFiles() error {
 			segments = append(segments, newSegmentFile(l.path, offset))
 		case suffix == "snapshot":
 			l.w.snapshots = append(l.w.snapshots, offset)
+		default:
+			l.retention.leftovers = append(l.retention.leftovers, entry.Name())
 		}
 	}
 	l.segments.Store(&segments)
@@ -196,6 +199,7 @@ func (l *Log) resume(s *segmentFile, size int64) error {
 	if walk.err != nil {
 		return walk.err
 	}
+	s.fromIndex = true
 	s.publish(size, true)
 	return nil
 }

@@ -66,11 +66,38 @@ func (s *segmentFile) create(l *Log) error {
 // with the first flush.
 func (l *Log) addSegmentFile() {
 	s := newSegmentFile(l.path, l.w.next)
-	if jitter := l.config.Load().SegmentJitter; jitter > 0 {
-		s.jitter = time.Duration(l.dir.opts.Jitter(int64(jitter)))
-	}
+	l.startAge(s)
 	s.publish(0, true)
 	l.addSegment(s)
+}
+
+// startAge draws the jitter of an active segment and notes when it was made or opened. Before
+// the committer has to do with the segment, or on it.
+func (l *Log) startAge(s *segmentFile) {
+	cfg := l.config.Load()
+	s.begun = l.dir.opts.Now()
+	if jitter := min(cfg.SegmentJitter, cfg.SegmentAge); jitter > 0 {
+		s.jitter = time.Duration(l.dir.opts.Jitter(int64(jitter)))
+	}
+}
+
+// reopened does for a log that was found on the disk, and now has its settings, what
+// create does for a new one. Before its first append.
+func (l *Log) reopened() {
+	if s := l.active(); s != nil && s.begun.IsZero() {
+		l.startAge(s)
+	}
+}
+
+// aged tells whether segment.ms has passed between the first record of the active segment
+// and one that is to be appended, by their timestamps; when they have none, since the
+// segment was made. Committer only.
+func (l *Log) aged(s *segmentFile, timestamp int64) bool {
+	most := l.config.Load().SegmentAge - s.jitter
+	if s.firstTimestamp < 0 {
+		return l.dir.opts.Now().Sub(s.begun) > most
+	}
+	return timestamp-s.firstTimestamp > most.Milliseconds()
 }
 
 // writeDerived writes down what could be derived from the log again: the indexes

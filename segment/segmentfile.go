@@ -23,6 +23,7 @@ type segmentFile struct {
 	index    atomic.Pointer[indexes]  // nil: sealed and not loaded since the directory was opened
 	rebuilt  atomic.Bool              // a reader writes the index files, or has written them
 	expected atomic.Int64             // where the next read begins, if it goes on behind the last one
+	largest  atomic.Int64             // timestamp of the records that readers may see; -1: they have none; see Log.largestTimestamp
 	tail     atomic.Pointer[[]*chunk] // see tail.go
 
 	// Of the committer alone.
@@ -35,17 +36,23 @@ type segmentFile struct {
 
 	// Of the committer alone, while this is the active segment.
 	writer         indexer
-	firstTimestamp int64         // of the first batch, -1 when empty
+	firstTimestamp int64         // of the first batch, -1 when empty or without one
+	begun          time.Time     // or opened
 	jitter         time.Duration // taken off segment.ms
+
+	// Of the janitor alone (and recovery).
+	fromIndex bool  // largest was read from a time index, and not compared with the records
+	atLeast   int64 // largest is at least that: from the records of a segment whose time index was damaged
 
 	handle handle // for reading, and for writing where there is no direct I/O
 	direct handle // past the page cache
 }
 
 func newSegmentFile(folder string, base int64) *segmentFile {
-	s := &segmentFile{folder: folder, base: base, firstTimestamp: -1, writer: newIndexer()}
+	s := &segmentFile{folder: folder, base: base, firstTimestamp: -1, atLeast: -1, writer: newIndexer()}
 	s.handle = handle{segment: s, flags: vfs.ReadWrite}
 	s.direct = handle{segment: s, flags: vfs.ReadWrite | vfs.Direct}
+	s.largest.Store(timestampUnknown)
 	return s
 }
 
@@ -67,6 +74,7 @@ func (s *segmentFile) publish(size int64, indexed bool) {
 		x := s.writer.indexes
 		s.index.Store(&x)
 	}
+	s.largest.Store(s.writer.largest.timestamp)
 	s.size.Store(size)
 }
 

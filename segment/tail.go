@@ -114,28 +114,28 @@ func (c *committer) evict() {
 	}
 }
 
-// view reads a segment's bytes, from memory where they are there, else from the
+// segmentReader reads a segment's bytes, from memory where they are there, else from the
 // file. It is for one goroutine; close it after use.
-type view struct {
+type segmentReader struct {
 	dir      *Dir
 	segment  *segmentFile
 	file     vfs.File // opened when it is needed
 	fromDisk bool     // something was read from the file
 }
 
-func (d *Dir) view(s *segmentFile) view { return view{dir: d, segment: s} }
+func (d *Dir) reader(s *segmentFile) segmentReader { return segmentReader{dir: d, segment: s} }
 
-func (v *view) close() {
+func (v *segmentReader) close() {
 	if v.file != nil {
 		v.dir.files.release(&v.segment.handle)
 	}
 }
 
 // Name is the file's.
-func (v *view) Name() string { return v.segment.name(".log") }
+func (v *segmentReader) Name() string { return v.segment.name(".log") }
 
 // ReadAt reads published bytes: it is not asked for others.
-func (v *view) ReadAt(p []byte, off int64) (int, error) {
+func (v *segmentReader) ReadAt(p []byte, off int64) (int, error) {
 	n := 0
 	for n < len(p) {
 		row := v.segment.tailChunks()
@@ -179,7 +179,7 @@ const prefetchBytes = 4 << 20
 
 // prefetch has the disk go on while the reader is busy with what it got, when it
 // got it from where the one before it had ended.
-func (v *view) prefetch(position, n int64) {
+func (v *segmentReader) prefetch(position, n int64) {
 	next := position + n
 	if v.segment.expected.Swap(next) != position {
 		return
@@ -193,7 +193,7 @@ func (v *view) prefetch(position, n int64) {
 	}
 }
 
-func (v *view) readFile(p []byte, off int64) (int, error) {
+func (v *segmentReader) readFile(p []byte, off int64) (int, error) {
 	v.fromDisk = true
 	if v.file == nil {
 		f, err := v.dir.files.acquire(&v.segment.handle)

@@ -132,7 +132,7 @@ func (l *Log) searchSegment(s *segmentFile, from, timestamp int64, search func(b
 // walkFrom steps through the batches of a segment from the one that holds offset
 // on, until visit answers false.
 func (l *Log) walkFrom(s *segmentFile, offset int64, visit func(source, *walker) bool) error {
-	v := l.dir.view(s)
+	v := l.dir.reader(s)
 	defer v.close()
 	size := s.size.Load()
 	_, position, err := l.seek(s, &v, offset, size)

@@ -12,7 +12,7 @@ import (
 // what the file holds.
 var errRead = errors.New("segment: read")
 
-// source is bytes of a segment: its file, or a view of it.
+// source is bytes of a segment: its file, or a reader of it.
 type source interface {
 	io.ReaderAt
 	Name() string

@@ -27,6 +27,7 @@ type Broker struct {
 	MinInsyncReplicas        int32         // min.insync.replicas
 	MessageMaxBytes          int           // message.max.bytes
 	RetentionCheckInterval   time.Duration // log.retention.check.interval.ms
+	InitialTaskDelay         time.Duration // log.initial.task.delay.ms
 
 	SocketRequestMaxBytes       int           // socket.request.max.bytes
 	SocketSendBufferBytes       int           // socket.send.buffer.bytes; -1 leaves it to the system
@@ -205,6 +206,7 @@ func (b *Broker) fill() error {
 	b.MinInsyncReplicas = int32(b.int("min.insync.replicas"))
 	b.MessageMaxBytes = b.int("message.max.bytes")
 	b.RetentionCheckInterval = b.millis("log.retention.check.interval.ms")
+	b.InitialTaskDelay = b.millis("log.initial.task.delay.ms")
 
 	b.SocketRequestMaxBytes = b.int("socket.request.max.bytes")
 	b.SocketSendBufferBytes = b.int("socket.send.buffer.bytes")

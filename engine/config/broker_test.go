@@ -103,7 +103,7 @@ func TestSecurityDefaults(t *testing.T) {
 
 func TestParseBrokerWarns(t *testing.T) {
 	props := map[string]string{
-		"num.io.threads": "4", "zookeeper.connect": "z:1", "rsm.config.x": "y", "log.retention.ms": "5", // no effect here
+		"num.io.threads": "4", "zookeeper.connect": "z:1", "rsm.config.x": "y", "socket.send.buffer.bytes": "5", // no effect here
 		"num.partitions": "4", "node.id": "7", // honoured
 	}
 	b, warnings, err := ParseBroker(props)
@@ -114,7 +114,7 @@ func TestParseBrokerWarns(t *testing.T) {
 	for _, w := range warnings {
 		keys[w.Key]++
 	}
-	if want := map[string]int{"num.io.threads": 1, "zookeeper.connect": 1, "rsm.config.x": 1, "log.retention.ms": 1}; !maps.Equal(keys, want) {
+	if want := map[string]int{"num.io.threads": 1, "zookeeper.connect": 1, "rsm.config.x": 1, "socket.send.buffer.bytes": 1}; !maps.Equal(keys, want) {
 		t.Errorf("have %v, want %v", keys, want)
 	}
 	if b.NumPartitions != 4 || b.NodeID != 7 {

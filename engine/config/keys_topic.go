@@ -3,13 +3,13 @@ package config
 // topicKeys are the keys that Kafka 4.3.1 knows for topics, in the order of their
 // names.
 var topicKeys = []Key{
-	{"cleanup.policy", List, "delete", listOf("compact", "delete"), Honoured, "With compact every record needs a key. Segments are neither deleted nor compacted."},
+	{"cleanup.policy", List, "delete", listOf("compact", "delete"), Honoured, "With delete old segments are deleted by age and size. With compact every record needs a key; segments are not compacted."},
 	{"compression.gzip.level", Int, "-1", gzipLevel, Honoured, "Level used when the broker itself compresses with gzip."},
 	{"compression.lz4.level", Int, "9", between(1, 17), Honoured, "Level used when the broker itself compresses with lz4."},
 	{"compression.type", String, "producer", oneOf("uncompressed", "zstd", "lz4", "snappy", "gzip", "producer"), Honoured, "Codec that batches are stored with; producer keeps what the producer chose."},
 	{"compression.zstd.level", Int, "3", between(-131072, 22), Honoured, "Level used when the broker itself compresses with zstd."},
 	{"delete.retention.ms", Long, "86400000", atLeast(0), 0, ""},
-	{"file.delete.delay.ms", Long, "60000", atLeast(0), Stored, "Kept for tools that set it; the files of a deleted segment go at once."},
+	{"file.delete.delay.ms", Long, "60000", atLeast(0), Honoured, "How long the files of a deleted segment or topic stay, under a name that ends in .deleted."},
 	{"flush.messages", Long, "9223372036854775807", atLeast(1), Honoured, "How many records may be acknowledged before they are synced. At the default, none."},
 	{"flush.ms", Long, "9223372036854775807", atLeast(0), Honoured, "How long acknowledged records may wait for their sync. At the default, they are synced first."},
 	{"follower.replication.throttled.replicas", List, "", throttledReplicas, Loose, ""},
@@ -30,8 +30,8 @@ var topicKeys = []Key{
 	{"remote.log.copy.disable", Boolean, "false", nil, 0, ""},
 	{"remote.log.delete.on.disable", Boolean, "false", nil, 0, ""},
 	{"remote.storage.enable", Boolean, "false", nil, 0, ""},
-	{"retention.bytes", Long, "-1", nil, Stored, "Kept for tools that set it; segments are not deleted by size."},
-	{"retention.ms", Long, "604800000", atLeast(-1), Stored, "Kept for tools that set it; segments are not deleted by age."},
+	{"retention.bytes", Long, "-1", nil, Honoured, "Size of a partition above which its oldest segments are deleted, where cleanup.policy has delete; negative: no bound."},
+	{"retention.ms", Long, "604800000", atLeast(-1), Honoured, "Age of its newest record at which a segment is deleted, where cleanup.policy has delete; -1: never."},
 	{"segment.bytes", Int, "1073741824", atLeast(1048576), Honoured, "Size at which a segment is sealed and the next begun."},
 	{"segment.index.bytes", Int, "10485760", atLeast(4), Honoured, "Largest offset index; a full one seals its segment."},
 	{"segment.jitter.ms", Long, "0", atLeast(0), Honoured, "Random part taken off segment.ms, so that segments do not all roll at once."},
