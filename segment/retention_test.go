@@ -398,6 +398,7 @@ func TestDeletedFilesGoAfterTheirDelay(t *testing.T) {
 		l.Delete()
 		again := d.open(t, "orders-again", 0, cfg) // another topic id
 		again.mustAppend(t, makeBatch(t, 1, "y", 1))
+		d.flush(t)
 		synctest.Wait()
 		if entries, _ := fs.ReadDir("data/topics"); len(entries) != 2 || !strings.HasSuffix(entries[1].Name(), deletedSuffix) && !strings.HasSuffix(entries[0].Name(), deletedSuffix) {
 			t.Errorf("the folders are %v", entries)
@@ -481,6 +482,7 @@ func TestAudit2NothingToDeleteIsNoOperation(t *testing.T) {
 		for i := range 1000 {
 			d.retained(t, fmt.Sprint("idle", i), cfg).mustAppend(t, makeBatch(t, 1, "x", time.Now().UnixMilli()))
 		}
+		d.flush(t)
 		before := faulty.Count(vfs.OpAny, "")
 		time.Sleep(24 * time.Hour)
 		synctest.Wait()
