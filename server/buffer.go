@@ -113,12 +113,25 @@ func (b *budget) take(ctx context.Context, n int, patience time.Duration) (charg
 		}
 		from = b.reserve
 	}
+	return await(ctx, from, want, patience)
+}
+
+// takeMain is take for memory that is not a small frame's, however little it is.
+func (b *budget) takeMain(ctx context.Context, n int, patience time.Duration) (charge, error) {
+	want := min(int64(n), b.bytes)
+	if b.main.TryAcquire(want) {
+		return charge{b.main, want}, nil
+	}
+	return await(ctx, b.main, want, patience)
+}
+
+func await(ctx context.Context, from *semaphore.Weighted, bytes int64, patience time.Duration) (charge, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	if err := from.Acquire(ctx, want); err != nil {
+	if err := from.Acquire(ctx, bytes); err != nil {
 		return charge{}, errBudget
 	}
-	return charge{from, want}, nil
+	return charge{from, bytes}, nil
 }
 
 // has tells whether n bytes can be had without waiting.
