@@ -8,8 +8,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kmsg"
-
 	"github.com/millrace/millrace/engine"
 	"github.com/millrace/millrace/engine/catalog"
 	"github.com/millrace/millrace/segment/batch"
@@ -32,14 +30,18 @@ var produce = api{key: 0, min: 3, max: 13}
 
 // produceCall is one produce request on its way. It is pooled.
 type produceCall struct {
-	c         *conn
-	call      call
-	req       kmsg.ProduceRequest // its strings and records lie in frame
-	frame     frame
-	bytes     int
-	deadline  time.Time
-	parts     []*producePart
-	usedParts int
+	c             *conn
+	call          call
+	acks          int16
+	timeoutMillis int32
+	topics        []produceTopic
+	parts         []*producePart // of all topics, in the order of the request
+	usedParts     int
+
+	frame    frame // the text, and records that are short
+	clientID span
+	bytes    int // of the whole request
+	deadline time.Time
 
 	complete atomic.Bool  // every partition has its result
 	refs     atomic.Int32 // the pipeline, the reader while it starts, and the partitions that have no result
@@ -47,10 +49,25 @@ type produceCall struct {
 	open     int          // partitions without a result
 }
 
+// span is a part of a request's text.
+type span struct{ from, to int }
+
+func (p *produceCall) text(s span) []byte { return p.frame.buf.b[s.from:s.to:s.to] }
+
+// produceTopic is one topic of a produce request.
+type produceTopic struct {
+	name  span     // before version 13
+	id    [16]byte // from then on
+	parts int
+}
+
 // producePart is one partition of a produce request.
 type producePart struct {
 	owner    *produceCall
 	done     func(engine.ProduceResult) // made once, for the life of the struct
+	index    int32
+	short    span  // its records in the text
+	own      frame // or else here, until the partition has its result
 	answered bool
 	result   engine.ProduceResult
 }
@@ -69,103 +86,126 @@ var (
 	errTimedOut       = errors.New("server: not durable within the request's timeout")
 )
 
-// produce hands a produce request to the engine and queues its answer. It takes
-// over the frame.
-func (s *Server) produce(cl *call, body []byte, f frame) error {
+// serveProduce reads a produce request of the given size, hands it to the engine
+// and queues its answer. Nothing of it takes effect before all of it has been read.
+func (c *conn) serveProduce(size int) (err error) {
 	p := produceCalls.Get().(*produceCall)
-	p.c, p.call, p.frame, p.bytes = cl.conn, *cl, f, len(f.buf.b)
+	p.c = c
 	p.refs.Store(1)
 	p.complete.Store(false)
-	p.usedParts = 0
-	p.req.Version = cl.version
-	if err := p.req.UnsafeReadFrom(body); err != nil {
-		p.unref()
-		return fmt.Errorf("%w: Produce v%d: %w", errMalformed, cl.version, err)
-	}
-	p.deadline = cl.received.Add(max(time.Duration(p.req.TimeoutMillis)*time.Millisecond, leastProduceTime))
-	for i := range p.req.Topics {
-		for range p.req.Topics[i].Partitions {
-			p.addPart()
+	err = c.frames.readProduce(c.ctx, size, p)
+	if p.frame.buf != nil {
+		if name := p.text(p.clientID); c.clientID != string(name) {
+			c.clientID = string(name)
 		}
 	}
+	if err != nil {
+		p.unref()
+		return err
+	}
+	c.s.stats.requests.Add(1)
+	p.call.conn, p.call.clientID, p.call.received = c, c.clientID, c.s.opts.Now()
+	cl := p.call
+	defer c.survive(&cl, &err)
+	return p.begin()
+}
+
+// begin queues the call and gives its partitions to the engine.
+func (p *produceCall) begin() error {
+	p.deadline = p.call.received.Add(max(time.Duration(p.timeoutMillis)*time.Millisecond, leastProduceTime))
 	p.open = p.usedParts
 	p.refs.Add(int32(p.usedParts) + 1) // one for us while we start them
 	if p.usedParts == 0 {
 		p.complete.Store(true)
 	}
-	if err := cl.conn.pipe.add(p); err != nil {
+	if err := p.c.pipe.add(p); err != nil {
 		p.refs.Store(1)
 		p.unref()
 		return err
 	}
 	defer p.unref()
-	p.start(s)
+	p.start(p.c.s)
 	return nil
 }
 
-func (p *produceCall) addPart() {
+func (p *produceCall) addPart() *producePart {
 	if p.usedParts == len(p.parts) {
 		part := &producePart{owner: p}
 		part.done = part.finish
 		p.parts = append(p.parts, part)
 	}
-	p.parts[p.usedParts].answered = false
 	p.usedParts++
+	return p.parts[p.usedParts-1]
 }
 
 // start gives every partition's batch to the engine. Results may come while it runs.
 func (p *produceCall) start(s *Server) {
 	img := s.engine.Image()
-	n := 0
-	for i := range p.req.Topics {
-		t := &p.req.Topics[i]
+	parts := p.parts
+	for i := range p.topics {
+		t := &p.topics[i]
 		topic := p.topic(img, t)
-		for j := range t.Partitions {
-			p.startPart(s, p.parts[n], topic, &t.Partitions[j])
-			n++
+		for _, part := range parts[:t.parts] {
+			p.startPart(s, part, topic)
 		}
+		parts = parts[t.parts:]
 	}
 }
 
-func (p *produceCall) topic(img *catalog.Image, t *kmsg.ProduceRequestTopic) *catalog.Topic {
+// longestName is a topic's; longer ones are not worth looking up.
+const longestName = 249
+
+func (p *produceCall) topic(img *catalog.Image, t *produceTopic) *catalog.Topic {
 	if p.call.version >= 13 {
-		return img.TopicByID(t.TopicID)
+		return img.TopicByID(t.id)
 	}
-	return img.Topic(t.Topic)
+	name := p.text(t.name)
+	if len(name) > longestName {
+		return nil
+	}
+	return img.Topic(string(name))
 }
 
-func (p *produceCall) startPart(s *Server, part *producePart, topic *catalog.Topic, req *kmsg.ProduceRequestTopicPartition) {
+func (p *produceCall) startPart(s *Server, part *producePart, topic *catalog.Topic) {
 	err := error(nil)
 	switch {
-	case p.req.Acks < -1 || p.req.Acks > 1:
+	case p.acks < -1 || p.acks > 1:
 		err = errRequiredAcks
 	case topic == nil && p.call.version >= 13:
 		err = errUnknownTopicID
-	case topic == nil || req.Partition < 0 || int(req.Partition) >= len(topic.Partitions):
+	case topic == nil || part.index < 0 || int(part.index) >= len(topic.Partitions):
 		err = engine.ErrUnknownPartition
 	}
 	if err != nil {
 		part.fail(err)
 		return
 	}
-	partition := s.engine.Partition(topic.ID, req.Partition)
+	partition := s.engine.Partition(topic.ID, part.index)
 	if partition == nil {
 		part.fail(errNotHere)
 		return
 	}
 	partition.Produce(p.c.ctx, engine.Produce{
-		Records: req.Records, Acks: p.req.Acks, RequestVersion: p.call.version, Timeout: p.deadline.Sub(p.call.received),
+		Records: part.records(), Acks: p.acks, RequestVersion: p.call.version, Timeout: p.deadline.Sub(p.call.received),
 	}, part.done)
+}
+
+func (part *producePart) records() []byte {
+	if part.own.buf != nil {
+		return part.own.buf.b
+	}
+	return part.owner.text(part.short)
 }
 
 func (part *producePart) fail(err error) {
 	part.finish(engine.ProduceResult{BaseOffset: -1, LogAppendTime: -1, LogStartOffset: -1, Err: err})
 }
 
-// finish takes the result of one partition. It may run on the committer's
-// goroutine and does not block.
+// finish takes the result of one partition, and gives back the memory of its
+// records. It may run on the committer's goroutine and does not block.
 func (part *producePart) finish(r engine.ProduceResult) {
 	p := part.owner
+	part.own.release()
 	p.mu.Lock()
 	part.result, part.answered = r, true
 	p.open--
@@ -183,16 +223,16 @@ func (p *produceCall) unref() {
 	if p.refs.Add(-1) > 0 {
 		return
 	}
-	p.frame.release()
-	if len(p.parts) > 1<<10 {
-		p.parts, p.usedParts = nil, 0 // a rare request; do not keep its size
-	}
 	for _, part := range p.parts[:p.usedParts] {
-		part.result = engine.ProduceResult{}
+		part.own.release() // when it was never started
+		part.short, part.answered, part.result = span{}, false, engine.ProduceResult{}
 	}
-	clear(p.req.Topics)
-	p.req.Topics, p.req.TransactionID = p.req.Topics[:0], nil
-	p.c, p.call = nil, call{}
+	p.frame.release()
+	if len(p.parts) > 1<<10 || cap(p.topics) > 1<<10 {
+		p.parts, p.topics = nil, nil // a rare request; do not keep its size
+	}
+	p.usedParts, p.topics = 0, p.topics[:0]
+	p.c, p.call, p.clientID = nil, call{}, span{}
 	produceCalls.Put(p)
 }
 
@@ -207,28 +247,28 @@ func (p *produceCall) encode(dst []byte) ([]byte, error) {
 			part.result = engine.ProduceResult{BaseOffset: -1, LogAppendTime: -1, LogStartOffset: -1, Err: errTimedOut}
 		}
 	}
-	if p.req.Acks == 0 {
+	if p.acks == 0 {
 		return dst, p.silentFailure()
 	}
 	v := p.call.version
 	flexible := v >= 9
 	start := len(dst)
 	dst = beginResponse(dst, p.call.correlationID, flexible)
-	dst = appendArrayLen(dst, len(p.req.Topics), flexible)
+	dst = appendArrayLen(dst, len(p.topics), flexible)
 	var hints []leaderHint
-	n := 0
-	for i := range p.req.Topics {
-		t := &p.req.Topics[i]
+	parts := p.parts
+	for i := range p.topics {
+		t := &p.topics[i]
 		if v >= 13 {
-			dst = append(dst, t.TopicID[:]...)
+			dst = append(dst, t.id[:]...)
 		} else {
-			dst = appendString(dst, t.Topic, flexible)
+			dst = appendString(dst, p.text(t.name), flexible)
 		}
-		dst = appendArrayLen(dst, len(t.Partitions), flexible)
-		for j := range t.Partitions {
-			dst, hints = p.appendPart(dst, hints, t, t.Partitions[j].Partition, &p.parts[n].result)
-			n++
+		dst = appendArrayLen(dst, t.parts, flexible)
+		for _, part := range parts[:t.parts] {
+			dst, hints = p.appendPart(dst, hints, t, part.index, &part.result)
 		}
+		parts = parts[t.parts:]
 		if flexible {
 			dst = append(dst, 0)
 		}
@@ -250,7 +290,7 @@ func (p *produceCall) silentFailure() error {
 	return nil
 }
 
-func (p *produceCall) appendPart(dst []byte, hints []leaderHint, t *kmsg.ProduceRequestTopic, index int32, r *engine.ProduceResult) ([]byte, []leaderHint) {
+func (p *produceCall) appendPart(dst []byte, hints []leaderHint, t *produceTopic, index int32, r *engine.ProduceResult) ([]byte, []leaderHint) {
 	v := p.call.version
 	flexible := v >= 9
 	code := p.code(r.Err)

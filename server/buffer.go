@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math/bits"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/semaphore"
@@ -13,15 +14,22 @@ import (
 const (
 	minBufferBits = 10 // 1 KiB
 	maxBufferBits = 22 // 4 MiB
-	// keptBytes is how much of each size is kept for reuse, and never more. (A sync.Pool
+	// keptBytes is how much of each size is kept for reuse for good. (A sync.Pool alone
 	// is emptied by every collection, so that under load most buffers are new:
 	// cleared, and counted until the next collection.)
 	keptBytes = 8 << 20
 )
 
-var bufferPools = func() (pools [maxBufferBits + 1]chan *buffer) {
+// bufferPool has the free buffers of one size: some for good, and what is beyond
+// that until the collector finds that nobody has needed it for a while.
+type bufferPool struct {
+	kept   chan *buffer
+	beyond sync.Pool
+}
+
+var bufferPools = func() (pools [maxBufferBits + 1]*bufferPool) {
 	for class := minBufferBits; class <= maxBufferBits; class++ {
-		pools[class] = make(chan *buffer, min(keptBytes>>class, 1024))
+		pools[class] = &bufferPool{kept: make(chan *buffer, min(keptBytes>>class, 1024))}
 	}
 	return pools
 }()
@@ -38,12 +46,16 @@ func newBuffer(n int) *buffer {
 	if class > maxBufferBits {
 		return &buffer{b: make([]byte, 0, n)}
 	}
+	pool := bufferPools[class]
 	select {
-	case b := <-bufferPools[class]:
+	case b := <-pool.kept:
 		return b
 	default:
-		return &buffer{b: make([]byte, 0, 1<<class)}
 	}
+	if b, ok := pool.beyond.Get().(*buffer); ok {
+		return b
+	}
+	return &buffer{b: make([]byte, 0, 1<<class)}
 }
 
 // bufferSize is the capacity that newBuffer(n) has.
@@ -62,9 +74,11 @@ func (b *buffer) release() {
 		return
 	}
 	b.b = b.b[:0]
+	pool := bufferPools[class]
 	select {
-	case bufferPools[class] <- b:
+	case pool.kept <- b:
 	default:
+		pool.beyond.Put(b)
 	}
 }
 
@@ -113,12 +127,25 @@ func (b *budget) take(ctx context.Context, n int, patience time.Duration) (charg
 		}
 		from = b.reserve
 	}
+	return await(ctx, from, want, patience)
+}
+
+// takeMain is take for memory that is not a small frame's, however little it is.
+func (b *budget) takeMain(ctx context.Context, n int, patience time.Duration) (charge, error) {
+	want := min(int64(n), b.bytes)
+	if b.main.TryAcquire(want) {
+		return charge{b.main, want}, nil
+	}
+	return await(ctx, b.main, want, patience)
+}
+
+func await(ctx context.Context, from *semaphore.Weighted, bytes int64, patience time.Duration) (charge, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	if err := from.Acquire(ctx, want); err != nil {
+	if err := from.Acquire(ctx, bytes); err != nil {
 		return charge{}, errBudget
 	}
-	return charge{from, want}, nil
+	return charge{from, bytes}, nil
 }
 
 // has tells whether n bytes can be had without waiting.

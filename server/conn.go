@@ -73,6 +73,7 @@ func (c *conn) serve() {
 		patience:  c.s.opts.MemoryTime,
 		chunkTime: c.s.opts.FrameTime,
 		deadline:  c.setReadDeadline,
+		produces:  func(version int16) *api { return c.s.registry.find(produce.key, version) },
 	}
 	c.pipe.init(c)
 	if tcp, ok := c.nc.(*net.TCPConn); ok {
@@ -104,7 +105,21 @@ func (c *conn) readRequests() error {
 		if err := c.awaitFrame(); err != nil {
 			return err
 		}
-		f, err := c.frames.next(c.ctx)
+		size, err := c.frames.announced()
+		if err != nil {
+			return err
+		}
+		key, err := c.in.Peek(2)
+		if err != nil {
+			return fmt.Errorf("%w: %w", errHalfFrame, err)
+		}
+		if int16(binary.BigEndian.Uint16(key)) == produce.key {
+			if err := c.serveProduce(size); err != nil {
+				return err
+			}
+			continue
+		}
+		f, err := c.frames.next(c.ctx, size)
 		if err != nil {
 			return err
 		}
@@ -137,7 +152,7 @@ func (c *conn) awaitFrame() error {
 		return errClosing
 	}
 	c.setReadDeadline(c.s.opts.FrameTime)
-	if _, err := io.ReadFull(c.in, c.frames.size[:]); err != nil {
+	if _, err := io.ReadFull(c.in, c.frames.sizeField[:]); err != nil {
 		return fmt.Errorf("%w: %w", errHalfFrame, err)
 	}
 	return nil
@@ -146,7 +161,7 @@ func (c *conn) awaitFrame() error {
 func (s *Server) isDraining() bool { return s.serving.Err() != nil }
 
 // serveFrame answers one request. It takes over the frame.
-func (c *conn) serveFrame(f frame) error {
+func (c *conn) serveFrame(f frame) (err error) {
 	a, h, elements, err := c.s.registry.open(f.buf.b)
 	if c.clientID != string(h.clientID) {
 		c.clientID = string(h.clientID)
@@ -166,27 +181,23 @@ func (c *conn) serveFrame(f frame) error {
 		return err
 	}
 	cl := call{conn: c, key: h.key, version: h.version, correlationID: h.correlationID, clientID: c.clientID, received: c.s.opts.Now()}
-	if a.key == produce.key {
-		return c.guard(&cl, func() error { return c.s.produce(&cl, h.body, f) })
-	}
 	defer f.release()
 	if err := c.pipe.drain(); err != nil {
 		return err
 	}
-	return c.guard(&cl, func() error { return c.answer(a, &cl, h.body) })
+	defer c.survive(&cl, &err)
+	return c.answer(a, &cl, h.body)
 }
 
-// guard runs a handler and turns its panic into the end of this connection alone.
-func (c *conn) guard(cl *call, handler func() error) (err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			c.s.stats.panics.Add(1)
-			c.s.log.Error("panic in a request handler", "api", kmsg.NameForKey(cl.key), "version", cl.version,
-				"client", c.remoteHost, "client_id", cl.clientID, "panic", p, "stack", string(debug.Stack()))
-			err = errClosing
-		}
-	}()
-	return handler()
+// survive turns the panic of a handler that defers it into the end of this
+// connection alone.
+func (c *conn) survive(cl *call, err *error) {
+	if p := recover(); p != nil {
+		c.s.stats.panics.Add(1)
+		c.s.log.Error("panic in a request handler", "api", kmsg.NameForKey(cl.key), "version", cl.version,
+			"client", c.remoteHost, "client_id", cl.clientID, "panic", p, "stack", string(debug.Stack()))
+		*err = errClosing
+	}
 }
 
 // answer decodes a request, has its handler answer it and writes the response.

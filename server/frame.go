@@ -65,18 +65,33 @@ type frameReader struct {
 	patience  time.Duration          // for memory to become free
 	chunkTime time.Duration          // for each doubling of a frame to arrive
 	deadline  func(in time.Duration) // sets the read deadline
-	completed int                    // largest frame that has been read to its end
-	size      [4]byte
+	produces  func(version int16) *api
+	completed int // largest frame that has been read to its end
+	sizeField [4]byte
 }
 
-// next reads a frame whose size field has been read into r.size.
-func (r *frameReader) next(ctx context.Context) (frame, error) {
-	size := int(int32(binary.BigEndian.Uint32(r.size[:])))
+// announced is the size of the frame whose size field has been read.
+func (r *frameReader) announced() (int, error) {
+	size := int(int32(binary.BigEndian.Uint32(r.sizeField[:])))
 	if size < smallestHeader || size > r.maxBytes {
-		return frame{}, fmt.Errorf("%w: %d bytes", errFrameSize, size)
+		return 0, fmt.Errorf("%w: %d bytes", errFrameSize, size)
 	}
+	return size, nil
+}
+
+// take charges bytes for a part of a frame. Only small frames may use what is kept for them.
+func (r *frameReader) take(ctx context.Context, size, bytes int) (charge, error) {
+	if size > smallFrameBytes {
+		return r.budget.takeMain(ctx, bytes, r.patience)
+	}
+	return r.budget.take(ctx, bytes, r.patience)
+}
+
+// next reads a frame of the given size, of which nothing but the size field has been
+// read; the deadline for its first part is set already.
+func (r *frameReader) next(ctx context.Context, size int) (frame, error) {
 	room := bufferSize(min(size, max(firstChunk, min(r.completed, maxFirstChunk))))
-	paid, err := r.budget.take(ctx, room, r.patience)
+	paid, err := r.take(ctx, size, room)
 	if err != nil {
 		return frame{}, err
 	}
@@ -84,7 +99,9 @@ func (r *frameReader) next(ctx context.Context) (frame, error) {
 	for {
 		have := len(f.buf.b)
 		f.buf.b = f.buf.b[:min(size, cap(f.buf.b))]
-		r.deadline(r.chunkTime)
+		if have > 0 {
+			r.deadline(r.chunkTime)
+		}
 		if _, err := io.ReadFull(r.src, f.buf.b[have:]); err != nil {
 			f.release()
 			return frame{}, fmt.Errorf("%w: %w", errHalfFrame, err)
@@ -100,15 +117,18 @@ func (r *frameReader) next(ctx context.Context) (frame, error) {
 	}
 }
 
+// grow moves what there is of a large frame, or of a part of it, into a buffer
+// with room for n bytes.
 func (r *frameReader) grow(ctx context.Context, f *frame, n int) error {
-	paid, err := r.budget.take(ctx, bufferSize(n), r.patience)
+	paid, err := r.budget.takeMain(ctx, bufferSize(n), r.patience)
 	if err != nil {
 		return err
 	}
-	larger := frame{buf: newBuffer(n), charge: paid}
-	larger.buf.b = append(larger.buf.b, f.buf.b...)
-	f.release()
-	*f = larger
+	larger := newBuffer(n)
+	larger.b = append(larger.b, f.buf.b...)
+	f.buf.release()
+	f.charge.giveBack()
+	f.buf, f.charge = larger, paid
 	return nil
 }
 

@@ -29,7 +29,7 @@ func appendNullArray(dst []byte, flexible bool) []byte {
 	return appendInt32(dst, -1)
 }
 
-func appendString(dst []byte, s string, flexible bool) []byte {
+func appendString[text string | []byte](dst []byte, s text, flexible bool) []byte {
 	if flexible {
 		dst = binary.AppendUvarint(dst, uint64(len(s))+1)
 	} else {
