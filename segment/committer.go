@@ -19,11 +19,12 @@ type committer struct {
 	syncs   chan *part
 	unsaved sync.WaitGroup // parts that are being synced
 	syncers sync.WaitGroup
+	meter   meter
 }
 
 // init starts the goroutines that sync files side by side; stopSyncers ends them.
 func (c *committer) init(d *Dir, syncers int) {
-	c.dir, c.syncs = d, make(chan *part)
+	c.dir, c.syncs, c.meter.Metrics = d, make(chan *part), d.opts.Metrics
 	for range syncers {
 		c.syncers.Add(1)
 		go func() {
@@ -64,6 +65,7 @@ func (c *committer) round() {
 	for i, l := range c.taken {
 		c.taken[i] = nil
 		appends := l.take()
+		c.meter.take(appends)
 		c.write(l, appends)
 		l.giveBack(appends)
 		if len(c.parts) >= d.opts.OpenFiles { // each holds a file
@@ -75,11 +77,14 @@ func (c *committer) round() {
 
 // complete makes the parts that are written durable, and finishes them.
 func (c *committer) complete() {
+	c.meter.sync()
 	c.sync()
+	c.meter.synced()
 	for _, p := range c.parts {
 		c.finish(p)
 	}
 	c.parts = c.parts[:0]
+	c.meter.done()
 }
 
 // write stamps and writes appends to one log. The part in the active segment
@@ -90,6 +95,7 @@ func (c *committer) write(l *Log, appends []*Append) {
 		p := c.begin(l)
 		rest := p.stamp(appends)
 		p.write()
+		c.meter.wrote(p)
 		if len(rest) == 0 {
 			c.parts = append(c.parts, p)
 			return

@@ -38,6 +38,8 @@ type DirOptions struct {
 	Now       func() time.Time
 	// Jitter draws a number in [0, n) for segment.jitter.ms. Default: none.
 	Jitter func(n int64) int64
+	// Metrics is told what the directory measures. Default: nothing is measured.
+	Metrics *Metrics
 }
 
 func (o *DirOptions) setDefaults() {
@@ -50,6 +52,9 @@ func (o *DirOptions) setDefaults() {
 	if o.Jitter == nil {
 		o.Jitter = func(int64) int64 { return 0 }
 	}
+	if o.Metrics == nil {
+		o.Metrics = new(Metrics)
+	}
 }
 
 // Dir is one log directory: its logs, and the one committer through which
@@ -60,7 +65,7 @@ type Dir struct {
 	topics      string
 	log         *slog.Logger
 	files       *fileCache
-	queue       *semaphore.Weighted // bytes of Append
+	queue       *bytesQueue // of Append
 	fault       atomic.Pointer[error]
 	refusalSaid atomic.Int64 // unix seconds of the last log line about refused appends
 
@@ -99,7 +104,7 @@ func OpenDir(ctx context.Context, opts DirOptions) (*Dir, error) {
 		topics:      filepath.Join(opts.Path, topicsFolder),
 		log:         opts.Logger.With("dir", opts.Path),
 		files:       &fileCache{limit: opts.OpenFiles},
-		queue:       semaphore.NewWeighted(opts.QueueBytes),
+		queue:       newBytesQueue(opts.QueueBytes),
 		logs:        make(map[logKey]*Log),
 		doomed:      make(map[*Log]struct{}),
 		wake:        make(chan struct{}, 1),
