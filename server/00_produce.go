@@ -41,10 +41,11 @@ type produceCall struct {
 	parts     []*producePart
 	usedParts int
 
-	complete atomic.Bool  // every partition has its result
-	refs     atomic.Int32 // the pipeline, the reader while it starts, and the partitions that have no result
-	mu       sync.Mutex   // guards the results in parts
-	open     int          // partitions without a result
+	completed time.Duration // when, by the clock of the metrics; set before complete is
+	complete  atomic.Bool   // every partition has its result
+	refs      atomic.Int32  // the pipeline, the reader while it starts, and the partitions that have no result
+	mu        sync.Mutex    // guards the results in parts
+	open      int           // partitions without a result
 }
 
 // producePart is one partition of a produce request.
@@ -74,6 +75,7 @@ var (
 func (s *Server) produce(cl *call, body []byte, f frame) error {
 	p := produceCalls.Get().(*produceCall)
 	p.c, p.call, p.frame, p.bytes = cl.conn, *cl, f, len(f.buf.b)
+	s.opts.Metrics.elapsed(s.opts.Metrics.ProduceRead, cl.conn.begun, cl.began)
 	p.refs.Store(1)
 	p.complete.Store(false)
 	p.usedParts = 0
@@ -172,6 +174,7 @@ func (part *producePart) finish(r engine.ProduceResult) {
 	last := p.open == 0
 	p.mu.Unlock()
 	if last {
+		p.completed = p.c.s.opts.Metrics.now()
 		p.complete.Store(true)
 		signal(p.c.pipe.wake)
 	}
@@ -244,6 +247,7 @@ func (p *produceCall) encode(dst []byte) ([]byte, error) {
 func (p *produceCall) silentFailure() error {
 	for _, part := range p.parts[:p.usedParts] {
 		if part.result.Err != nil {
+			p.c.s.opts.Metrics.failed(produce.key, p.code(part.result.Err), 1)
 			return fmt.Errorf("produce with acks=0 failed: %w", part.result.Err)
 		}
 	}
@@ -254,6 +258,7 @@ func (p *produceCall) appendPart(dst []byte, hints []leaderHint, t *kmsg.Produce
 	v := p.call.version
 	flexible := v >= 9
 	code := p.code(r.Err)
+	p.c.s.opts.Metrics.failed(produce.key, code, 1)
 	dst = appendInt32(dst, index)
 	dst = appendInt16(dst, code)
 	dst = appendInt64(dst, r.BaseOffset)

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"math/bits"
 	"time"
-
-	"golang.org/x/sync/semaphore"
 )
 
 // Buffers come in powers of two between these; a larger one is not kept.
@@ -76,8 +74,8 @@ const smallFrameBytes = 64 << 10
 // produce requests have to wait.
 type budget struct {
 	bytes   int64 // without the reserve
-	main    *semaphore.Weighted
-	reserve *semaphore.Weighted
+	main    *pool
+	reserve *pool
 	spare   int64
 }
 
@@ -85,15 +83,15 @@ func newBudget(bytes int64) *budget {
 	spare := bytes / 16
 	return &budget{
 		bytes:   bytes - spare,
-		main:    semaphore.NewWeighted(bytes - spare),
-		reserve: semaphore.NewWeighted(spare),
+		main:    newPool(bytes - spare),
+		reserve: newPool(spare),
 		spare:   spare,
 	}
 }
 
 // charge is memory taken from a budget.
 type charge struct {
-	from  *semaphore.Weighted
+	from  *pool
 	bytes int64
 }
 

@@ -38,7 +38,8 @@ type conn struct {
 
 	in       *bufio.Reader
 	frames   frameReader
-	clientID string // of the latest request
+	clientID string        // of the latest request
+	begun    time.Duration // when the first byte of the latest request was there
 	pipe     pipeline
 	fetching fetchState
 }
@@ -109,6 +110,7 @@ func (c *conn) readRequests() error {
 			return err
 		}
 		c.s.stats.requests.Add(1)
+		c.s.stats.received.Add(int64(len(c.frames.size) + len(f.buf.b)))
 		if err := c.serveFrame(f); err != nil {
 			return err
 		}
@@ -136,6 +138,7 @@ func (c *conn) awaitFrame() error {
 		}
 		return errClosing
 	}
+	c.begun = c.s.opts.Metrics.now()
 	c.setReadDeadline(c.s.opts.FrameTime)
 	if _, err := io.ReadFull(c.in, c.frames.size[:]); err != nil {
 		return fmt.Errorf("%w: %w", errHalfFrame, err)
@@ -147,6 +150,7 @@ func (s *Server) isDraining() bool { return s.serving.Err() != nil }
 
 // serveFrame answers one request. It takes over the frame.
 func (c *conn) serveFrame(f frame) error {
+	began := c.s.opts.Metrics.now()
 	a, h, elements, err := c.s.registry.open(f.buf.b)
 	if c.clientID != string(h.clientID) {
 		c.clientID = string(h.clientID)
@@ -165,7 +169,7 @@ func (c *conn) serveFrame(f frame) error {
 		f.release()
 		return err
 	}
-	cl := call{conn: c, key: h.key, version: h.version, correlationID: h.correlationID, clientID: c.clientID, received: c.s.opts.Now()}
+	cl := call{conn: c, key: h.key, version: h.version, correlationID: h.correlationID, clientID: c.clientID, received: c.s.opts.Now(), began: began}
 	if a.key == produce.key {
 		return c.guard(&cl, func() error { return c.s.produce(&cl, h.body, f) })
 	}
@@ -173,7 +177,9 @@ func (c *conn) serveFrame(f frame) error {
 	if err := c.pipe.drain(); err != nil {
 		return err
 	}
-	return c.guard(&cl, func() error { return c.answer(a, &cl, h.body) })
+	err = c.guard(&cl, func() error { return c.answer(a, &cl, h.body) })
+	c.s.opts.Metrics.elapsed(a.latency, began, c.s.opts.Metrics.now())
+	return err
 }
 
 // guard runs a handler and turns its panic into the end of this connection alone.
@@ -203,6 +209,7 @@ func (c *conn) answer(a *api, cl *call, body []byte) error {
 		return fmt.Errorf("%s v%d: %w", kmsg.NameForKey(a.key), cl.version, err)
 	}
 	resp.SetVersion(cl.version)
+	c.s.countErrors(a, resp)
 	return c.respond(cl.correlationID, resp.IsFlexible() && a.key != apiVersions.key, resp)
 }
 
@@ -244,6 +251,7 @@ func (c *conn) write(b []byte) error {
 	for len(b) > 0 {
 		c.nc.SetWriteDeadline(c.s.opts.Now().Add(c.s.opts.WriteTime))
 		n, err := c.nc.Write(b[:min(len(b), writeChunk)])
+		c.s.stats.sent.Add(int64(n))
 		if err != nil {
 			return fmt.Errorf("write: %w", err)
 		}
@@ -275,7 +283,9 @@ func (c *conn) writePieces(pieces net.Buffers) error {
 			continue
 		}
 		c.nc.SetWriteDeadline(c.s.opts.Now().Add(c.s.opts.WriteTime))
-		if _, err := now.WriteTo(c.nc); err != nil {
+		n64, err := now.WriteTo(c.nc)
+		c.s.stats.sent.Add(n64)
+		if err != nil {
 			return fmt.Errorf("write: %w", err)
 		}
 	}
