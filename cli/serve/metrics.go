@@ -82,7 +82,7 @@ func (m *metrics) disk(fs vfs.FS) vfs.FS {
 
 const (
 	produceHelp = "Seconds of each stage of producing, in this order: read (a request arrives), validate (a batch is checked), queue (a batch waits for the committer), " +
-		"write, sync and publish (a round of the committer: to the kernel, to the disk, to readers), wait (an answer waits for earlier ones), send (answers go to the socket)."
+		"write, sync and publish (a round of the committer: to the kernel, to the disk, to readers), wait (an answer waits for earlier ones, or for a free core), send (answers go to the socket)."
 	fetchHelp = "Seconds of each stage of fetching, in this order: wait (for fetch.min.bytes; long and harmless at the end of a log), read (records from the log, checked), send (to the socket)."
 )
 
