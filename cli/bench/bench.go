@@ -95,12 +95,27 @@ func start(ctx context.Context, cfg Config) (*run, error) {
 	}
 	r.cl = cl
 	if cfg.Topic == "" {
-		if err := r.createTopic(ctx); err != nil {
-			cl.Close()
-			return nil, err
-		}
+		err = r.createTopic(ctx)
+	} else {
+		err = r.findTopic(ctx)
+	}
+	if err != nil {
+		cl.Close()
+		return nil, err
 	}
 	return r, nil
+}
+
+// findTopic fails at once when there is no such topic; a producer would look for it for 20 seconds.
+func (r *run) findTopic(ctx context.Context) error {
+	topics, err := kadm.NewClient(r.cl).ListTopics(ctx, r.Topic)
+	if err == nil {
+		err = topics[r.Topic].Err
+	}
+	if err != nil {
+		return fmt.Errorf("topic %s: %w", r.Topic, err)
+	}
+	return nil
 }
 
 func (r *run) createTopic(ctx context.Context) error {

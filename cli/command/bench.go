@@ -2,6 +2,7 @@ package command
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"strconv"
@@ -9,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/urfave/cli/v2"
 
@@ -126,6 +128,9 @@ func (e *env) bench(c *cli.Context, w workload) error {
 	endProgress()
 	if c.Context.Err() == nil && ctx.Err() != nil {
 		return fmt.Errorf("not done within %v; --limit allows for more", c.Duration("limit"))
+	}
+	if errors.Is(err, kerr.UnknownTopicOrPartition) {
+		return topicError(cfg.Topic, err, "")
 	}
 	if err != nil {
 		return err
