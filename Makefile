@@ -25,7 +25,7 @@ run: build ## start a durable broker on 127.0.0.1:9092 with its data in ./data (
 
 test: lint ## everything quick: formatting, vet, staticcheck, all tests with the race detector
 	@[ -n "$(RACE)" ] || echo "no C compiler: the race detector is left out"
-	$(GO) test $(RACE) -timeout 10m ./...
+	$(GO) test $(RACE) -timeout 10m ./... ./testdata/bench
 
 lint: ## gofmt, go vet, staticcheck
 	@unformatted=$$(gofmt -l $(ROOMS) testdata); [ -z "$$unformatted" ] || { echo "gofmt would change:"; echo "$$unformatted"; exit 1; }

@@ -32,6 +32,8 @@ type Options struct {
 	Logger *slog.Logger
 	// OpenFiles is how many log files may stay open while nobody uses them; 0 takes the default.
 	OpenFiles int
+	// Metrics is told what the engine measures; the zero value measures nothing.
+	Metrics Metrics
 }
 
 // Engine is everything that this node stores: the catalogue and the partitions.
@@ -45,6 +47,7 @@ type Engine struct {
 	dir     *segment.Dir
 	groups  *coordinator.Coordinator
 	stop    func() // ends the subscription to the catalogue
+	gauge   *gauge
 	closing sync.Once
 
 	config     atomic.Pointer[config.Broker] // static and dynamic settings
@@ -54,7 +57,7 @@ type Engine struct {
 // Open locks the data directory, opens catalogue and logs side by side, and
 // readies every partition. It blocks until all are recovered, or ctx ends.
 func Open(ctx context.Context, o Options) (*Engine, error) {
-	e := &Engine{options: o, log: o.Logger}
+	e := &Engine{options: o, log: o.Logger, gauge: newGauge(&o.Metrics)}
 	e.config.Store(o.Config)
 	if err := e.open(ctx); err != nil {
 		return nil, errors.Join(err, e.Close(context.WithoutCancel(ctx)))
@@ -81,6 +84,7 @@ func (e *Engine) open(ctx context.Context) error {
 	group.Go(func() (err error) {
 		e.catalog, err = catalog.Open(catalog.Options{
 			Dir: filepath.Join(data, "catalog"), ClusterID: e.meta.ClusterID, Disk: newCatalogDisk(fs), Logger: e.log,
+			Metrics: e.options.Metrics.Catalog,
 		})
 		return err
 	})
@@ -88,6 +92,7 @@ func (e *Engine) open(ctx context.Context) error {
 		e.dir, err = segment.OpenDir(ctx, segment.DirOptions{
 			FS: fs, Path: data, Now: e.options.Now, Logger: e.log, OpenFiles: e.options.OpenFiles, Jitter: rand.Int64N,
 			RetentionInterval: e.options.Config.RetentionCheckInterval, RetentionDelay: e.options.Config.InitialTaskDelay,
+			Metrics: &e.options.Metrics.Log,
 		})
 		return err
 	})
@@ -183,7 +188,7 @@ func (e *Engine) newPartition(topic *catalog.Topic, index int32, cfg *config.Top
 	placed := topic.Partitions[index]
 	p := &Partition{
 		topicID: topic.ID, topic: topic.Name, index: index, name: id.String(),
-		internal: IsInternal(topic.Name), now: e.options.Now, log: l, replicator: Solo{},
+		internal: IsInternal(topic.Name), now: e.options.Now, gauge: e.gauge, log: l, replicator: Solo{},
 	}
 	p.config.Store(cfg)
 	p.epoch.Store(placed.LeaderEpoch)

@@ -22,6 +22,7 @@ type Partition struct {
 	name       string // TOPIC-INDEX
 	internal   bool   // clients may not write
 	now        func() time.Time
+	gauge      *gauge
 	log        *segment.Log
 	replicator Replicator
 

@@ -45,7 +45,9 @@ func (p *Partition) Produce(ctx context.Context, request Produce, done func(Prod
 		fail(err)
 		return
 	}
+	begun := p.gauge.now()
 	admitted, err := batch.Admit(request.Records, p.rules(cfg, request.RequestVersion))
+	p.gauge.validated(begun)
 	if err != nil {
 		fail(err)
 		return
@@ -58,6 +60,7 @@ func (p *Partition) Produce(ctx context.Context, request Produce, done func(Prod
 	if admitted.Header.LogAppendTime() {
 		appendTime = admitted.Header.MaxTimestamp
 	}
+	records, bytes := admitted.Header.RecordCount, len(admitted.Batch)
 	err = p.append(ctx, admitted.Batch, request.Timeout, func(r segment.Result) {
 		if r.Err != nil {
 			fail(p.explain(r.Err))
@@ -65,6 +68,8 @@ func (p *Partition) Produce(ctx context.Context, request Produce, done func(Prod
 		}
 		if r.Duplicate {
 			appendTime = r.Timestamp // whatever the topic's timestamp type: Kafka answers so
+		} else {
+			p.gauge.produced(records, bytes)
 		}
 		done(ProduceResult{BaseOffset: r.BaseOffset, LogAppendTime: appendTime, LogStartOffset: p.LogStartOffset()})
 	})

@@ -43,12 +43,14 @@ type committer struct {
 	timer    *time.Timer
 	pause    time.Duration // between two flushes
 	room     room
+	meter    meter
 }
 
 // init starts the goroutines that write side by side; stopWriters ends them.
 func (c *committer) init(d *Dir, writers int, generation uint64) {
 	c.dir, c.writes = d, make(chan *part)
 	c.pause = d.opts.FlushInterval
+	c.meter.Metrics = d.opts.Metrics
 	c.timer = time.NewTimer(time.Hour)
 	c.timer.Stop()
 	c.journal.init(d, generation)
@@ -101,6 +103,7 @@ func (c *committer) round() {
 	for i, l := range c.taken {
 		c.taken[i] = nil
 		appends, more := l.take(roundBytes)
+		c.meter.take(appends)
 		bytes += c.write(l, appends)
 		l.giveBack(appends)
 		if more {
@@ -125,6 +128,7 @@ func (c *committer) write(l *Log, appends []*Append) int64 {
 		}
 		rest := p.stamp(appends)
 		c.room.since += p.bytes
+		c.meter.wrote(p)
 		if len(rest) == 0 {
 			c.parts = append(c.parts, p)
 			return p.bytes
@@ -208,16 +212,19 @@ func (c *committer) complete() {
 			p.write.prepare(c, p.log, p.segment, p.segment.size.Load()+p.bytes)
 		}
 	}
+	c.meter.sync()
 	c.startWrites(straightOnes)
 	c.writeJournal()
 	c.unsaved.Wait()
 	c.nameTopics(c.parts...)
+	c.meter.synced()
 	for _, p := range c.parts {
 		p.applyWrite()
 		c.finish(p)
 	}
 	clear(c.parts)
 	c.parts = c.parts[:0]
+	c.meter.done()
 	c.evict()
 	if len(c.dirty) > 0 {
 		c.arm()

@@ -55,6 +55,8 @@ type DirOptions struct {
 	// RetentionInterval is how often to look for segments that retention no longer keeps, for the
 	// first time after RetentionDelay. 0: never.
 	RetentionInterval, RetentionDelay time.Duration
+	// Metrics is told what the directory measures. Default: nothing is measured.
+	Metrics *Metrics
 }
 
 func (o *DirOptions) setDefaults() {
@@ -82,6 +84,9 @@ func (o *DirOptions) setDefaults() {
 	if o.Jitter == nil {
 		o.Jitter = func(int64) int64 { return 0 }
 	}
+	if o.Metrics == nil {
+		o.Metrics = new(Metrics)
+	}
 }
 
 // Dir is one log directory: its logs, and the one committer through which
@@ -93,8 +98,8 @@ type Dir struct {
 	log         *slog.Logger
 	files       *fileCache
 	memory      *memory
-	direct      bool                // log files and journal are written past the page cache
-	queue       *semaphore.Weighted // bytes of Append
+	direct      bool        // log files and journal are written past the page cache
+	queue       *bytesQueue // of Append
 	fault       atomic.Pointer[error]
 	refusalSaid atomic.Int64 // unix seconds of the last log line about refused appends
 
@@ -140,7 +145,7 @@ func OpenDir(ctx context.Context, opts DirOptions) (*Dir, error) {
 		files:       &fileCache{limit: opts.OpenFiles},
 		memory:      newMemory(),
 		flushes:     make(chan *flush, 1),
-		queue:       semaphore.NewWeighted(opts.QueueBytes),
+		queue:       newBytesQueue(opts.QueueBytes),
 		logs:        make(map[logKey]*Log),
 		doomed:      make(map[*Log]struct{}),
 		known:       make(map[string]int64),

@@ -117,6 +117,7 @@ type Append struct {
 
 	result  Result
 	charged int64 // bytes taken from the queues
+	queued  time.Duration
 }
 
 // Result tells what has become of an append.
@@ -260,6 +261,7 @@ func (l *Log) expireProducers() {
 // a.Patience has passed (ErrQueueFull) or ctx ends. When it returns nil, Done
 // has been or will be called; otherwise never.
 func (l *Log) Append(ctx context.Context, a *Append) error {
+	a.queued = l.dir.opts.Metrics.now()
 	if err := l.charge(ctx, a); err != nil {
 		return err
 	}

@@ -43,10 +43,11 @@ type produceCall struct {
 	bytes    int // of the whole request
 	deadline time.Time
 
-	complete atomic.Bool  // every partition has its result
-	refs     atomic.Int32 // the pipeline, the reader while it starts, and the partitions that have no result
-	mu       sync.Mutex   // guards the results in parts
-	open     int          // partitions without a result
+	completed time.Duration // when, by the clock of the metrics; set before complete is
+	complete  atomic.Bool   // every partition has its result
+	refs      atomic.Int32  // the pipeline, the reader while it starts, and the partitions that have no result
+	mu        sync.Mutex    // guards the results in parts
+	open      int           // partitions without a result
 }
 
 // span is a part of a request's text.
@@ -104,7 +105,10 @@ func (c *conn) serveProduce(size int) (err error) {
 		return err
 	}
 	c.s.stats.requests.Add(1)
+	c.s.stats.received.Add(int64(len(c.frames.sizeField) + size))
 	p.call.conn, p.call.clientID, p.call.received = c, c.clientID, c.s.opts.Now()
+	p.call.began = c.s.opts.Metrics.now()
+	c.s.opts.Metrics.elapsed(c.s.opts.Metrics.ProduceRead, c.begun, p.call.began)
 	cl := p.call
 	defer c.survive(&cl, &err)
 	return p.begin()
@@ -212,6 +216,7 @@ func (part *producePart) finish(r engine.ProduceResult) {
 	last := p.open == 0
 	p.mu.Unlock()
 	if last {
+		p.completed = p.c.s.opts.Metrics.now()
 		p.complete.Store(true)
 		signal(p.c.pipe.wake)
 	}
@@ -284,6 +289,7 @@ func (p *produceCall) encode(dst []byte) ([]byte, error) {
 func (p *produceCall) silentFailure() error {
 	for _, part := range p.parts[:p.usedParts] {
 		if part.result.Err != nil {
+			p.c.s.opts.Metrics.failed(produce.key, p.code(part.result.Err), 1)
 			return fmt.Errorf("produce with acks=0 failed: %w", part.result.Err)
 		}
 	}
@@ -294,6 +300,7 @@ func (p *produceCall) appendPart(dst []byte, hints []leaderHint, t *produceTopic
 	v := p.call.version
 	flexible := v >= 9
 	code := p.code(r.Err)
+	p.c.s.opts.Metrics.failed(produce.key, code, 1)
 	dst = appendInt32(dst, index)
 	dst = appendInt16(dst, code)
 	dst = appendInt64(dst, r.BaseOffset)

@@ -91,12 +91,20 @@ func (s *Server) fetch(cl *call, body []byte) error {
 	}
 	r.limit = min(int(st.req.MaxBytes), s.opts.FetchMaxBytes, int(s.opts.FetchResponseBytes/32))
 	r.min = min(int(st.req.MinBytes), r.limit)
+	m := &s.opts.Metrics
+	begun := m.now()
 	r.await()
+	waited := m.now()
+	m.elapsed(m.FetchWait, begun, waited)
 	if err := r.read(); err != nil {
 		return err
 	}
+	read := m.now()
+	m.elapsed(m.FetchRead, waited, read)
 	sessionID, code = r.remember(sessionID)
-	return r.respond(code, sessionID)
+	err := r.respond(code, sessionID)
+	m.elapsed(m.FetchSend, read, m.now())
+	return err
 }
 
 // end gives back the memory, and drops what refers to the frame.

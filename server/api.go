@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"reflect"
 	"slices"
 	"time"
 
@@ -26,8 +27,10 @@ type api struct {
 	// has answered. The request is then decoded from a copy of its own.
 	keepsBytes bool
 
-	flexible int16  // first version with a flexible header, set by newRegistry
-	shape    *shape // what a request looks like, set by newRegistry
+	flexible int16        // first version with a flexible header, set by newRegistry
+	shape    *shape       // what a request looks like, set by newRegistry
+	errors   *errorFields // where its responses hold error codes, set by newRegistry
+	latency  Observer     // nil without metrics
 }
 
 // call is what a handler knows about the request beside the request.
@@ -37,6 +40,7 @@ type call struct {
 	correlationID int32
 	clientID      string // "" when the client sent none
 	received      time.Time
+	began         time.Duration // as received, by the clock of the metrics
 }
 
 // clientHost is the address of the client as Kafka shows it in groups: "/127.0.0.1".
@@ -58,7 +62,7 @@ type registry struct {
 }
 
 // newRegistry leaves the declarations as they are, so that servers share nothing.
-func newRegistry(list []*api) *registry {
+func newRegistry(list []*api, m *Metrics) *registry {
 	r := &registry{byKey: make(map[int16]*api, len(list))}
 	for _, declared := range list {
 		a := *declared
@@ -70,6 +74,10 @@ func newRegistry(list []*api) *registry {
 			}
 		}
 		a.shape = shapes[a.key]
+		a.errors = errorFieldsOf(reflect.TypeOf(kmsg.ResponseForKey(a.key)).Elem())
+		if m.Request != nil {
+			a.latency = m.Request(kmsg.NameForKey(a.key))
+		}
 		r.byKey[a.key] = &a
 		r.list = append(r.list, &a)
 	}

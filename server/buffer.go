@@ -6,8 +6,6 @@ import (
 	"math/bits"
 	"sync"
 	"time"
-
-	"golang.org/x/sync/semaphore"
 )
 
 // Buffers come in powers of two between these; a larger one is not kept.
@@ -90,8 +88,8 @@ const smallFrameBytes = 64 << 10
 // produce requests have to wait.
 type budget struct {
 	bytes   int64 // without the reserve
-	main    *semaphore.Weighted
-	reserve *semaphore.Weighted
+	main    *pool
+	reserve *pool
 	spare   int64
 }
 
@@ -99,15 +97,15 @@ func newBudget(bytes int64) *budget {
 	spare := bytes / 16
 	return &budget{
 		bytes:   bytes - spare,
-		main:    semaphore.NewWeighted(bytes - spare),
-		reserve: semaphore.NewWeighted(spare),
+		main:    newPool(bytes - spare),
+		reserve: newPool(spare),
 		spare:   spare,
 	}
 }
 
 // charge is memory taken from a budget.
 type charge struct {
-	from  *semaphore.Weighted
+	from  *pool
 	bytes int64
 }
 
@@ -139,7 +137,7 @@ func (b *budget) takeMain(ctx context.Context, n int, patience time.Duration) (c
 	return await(ctx, b.main, want, patience)
 }
 
-func await(ctx context.Context, from *semaphore.Weighted, bytes int64, patience time.Duration) (charge, error) {
+func await(ctx context.Context, from *pool, bytes int64, patience time.Duration) (charge, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	if err := from.Acquire(ctx, bytes); err != nil {

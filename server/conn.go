@@ -38,7 +38,8 @@ type conn struct {
 
 	in       *bufio.Reader
 	frames   frameReader
-	clientID string // of the latest request
+	clientID string        // of the latest request
+	begun    time.Duration // when the first byte of the latest request was there
 	pipe     pipeline
 	fetching fetchState
 }
@@ -124,6 +125,7 @@ func (c *conn) readRequests() error {
 			return err
 		}
 		c.s.stats.requests.Add(1)
+		c.s.stats.received.Add(int64(len(c.frames.sizeField) + len(f.buf.b)))
 		if err := c.serveFrame(f); err != nil {
 			return err
 		}
@@ -151,6 +153,7 @@ func (c *conn) awaitFrame() error {
 		}
 		return errClosing
 	}
+	c.begun = c.s.opts.Metrics.now()
 	c.setReadDeadline(c.s.opts.FrameTime)
 	if _, err := io.ReadFull(c.in, c.frames.sizeField[:]); err != nil {
 		return fmt.Errorf("%w: %w", errHalfFrame, err)
@@ -162,6 +165,7 @@ func (s *Server) isDraining() bool { return s.serving.Err() != nil }
 
 // serveFrame answers one request. It takes over the frame.
 func (c *conn) serveFrame(f frame) (err error) {
+	began := c.s.opts.Metrics.now()
 	a, h, elements, err := c.s.registry.open(f.buf.b)
 	if c.clientID != string(h.clientID) {
 		c.clientID = string(h.clientID)
@@ -180,13 +184,15 @@ func (c *conn) serveFrame(f frame) (err error) {
 		f.release()
 		return err
 	}
-	cl := call{conn: c, key: h.key, version: h.version, correlationID: h.correlationID, clientID: c.clientID, received: c.s.opts.Now()}
+	cl := call{conn: c, key: h.key, version: h.version, correlationID: h.correlationID, clientID: c.clientID, received: c.s.opts.Now(), began: began}
 	defer f.release()
 	if err := c.pipe.drain(); err != nil {
 		return err
 	}
 	defer c.survive(&cl, &err)
-	return c.answer(a, &cl, h.body)
+	err = c.answer(a, &cl, h.body)
+	c.s.opts.Metrics.elapsed(a.latency, began, c.s.opts.Metrics.now())
+	return err
 }
 
 // survive turns the panic of a handler that defers it into the end of this
@@ -214,6 +220,7 @@ func (c *conn) answer(a *api, cl *call, body []byte) error {
 		return fmt.Errorf("%s v%d: %w", kmsg.NameForKey(a.key), cl.version, err)
 	}
 	resp.SetVersion(cl.version)
+	c.s.countErrors(a, resp)
 	return c.respond(cl.correlationID, resp.IsFlexible() && a.key != apiVersions.key, resp)
 }
 
@@ -255,6 +262,7 @@ func (c *conn) write(b []byte) error {
 	for len(b) > 0 {
 		c.nc.SetWriteDeadline(c.s.opts.Now().Add(c.s.opts.WriteTime))
 		n, err := c.nc.Write(b[:min(len(b), writeChunk)])
+		c.s.stats.sent.Add(int64(n))
 		if err != nil {
 			return fmt.Errorf("write: %w", err)
 		}
@@ -286,7 +294,9 @@ func (c *conn) writePieces(pieces net.Buffers) error {
 			continue
 		}
 		c.nc.SetWriteDeadline(c.s.opts.Now().Add(c.s.opts.WriteTime))
-		if _, err := now.WriteTo(c.nc); err != nil {
+		n64, err := now.WriteTo(c.nc)
+		c.s.stats.sent.Add(n64)
+		if err != nil {
 			return fmt.Errorf("write: %w", err)
 		}
 	}

@@ -73,6 +73,7 @@ func (r *fetchRun) respond(code int16, sessionID int32) error {
 		pieces = append(pieces, b[from:cut], results[i].records)
 		from = cut
 	}
+	r.countFetched(code)
 	return r.cl.conn.writePieces(append(pieces, b[from:]))
 }
 

@@ -32,7 +32,7 @@ func recordedFrames(t testing.TB) [][]byte {
 // TestRecordedFramesDecode takes requests of real clients apart and puts them
 // together again.
 func TestRecordedFramesDecode(t *testing.T) {
-	reg := newRegistry(apis())
+	reg := newRegistry(apis(), &Metrics{})
 	for _, frame := range recordedFrames(t) {
 		a, h, _, err := reg.open(frame)
 		if h.key == apiVersions.key && errors.Is(err, errUnknownAPI) {
@@ -61,7 +61,7 @@ func FuzzRequest(f *testing.F) {
 	}
 	r := rand.New(rand.NewPCG(5, 6))
 	format := kmsg.NewRequestFormatter(kmsg.FormatterClientID("fuzz"))
-	reg := newRegistry(apis())
+	reg := newRegistry(apis(), &Metrics{})
 	for _, a := range reg.list {
 		for v := a.min; v <= a.max; v++ {
 			f.Add(format.AppendRequest(nil, randomRequest(a.key, v, r), 1)[4:])

@@ -63,7 +63,7 @@ var attacks = map[string]attack{
 	},
 	"wild values": func(nc net.Conn, r *rand.Rand, _ [][]byte) {
 		format := kmsg.NewRequestFormatter(kmsg.FormatterClientID("hostile"))
-		list := newRegistry(apis()).list
+		list := newRegistry(apis(), &Metrics{}).list
 		for range 1 + r.IntN(10) {
 			a := list[r.IntN(len(list))]
 			req := randomRequest(a.key, a.min+int16(r.IntN(int(a.max-a.min)+1)), r)

@@ -177,6 +177,7 @@ func (p *pipeline) answer() bool {
 		return false
 	}
 
+	begun := p.c.s.opts.Metrics.now()
 	out := newBuffer(256 * n)
 	var err error
 	for _, call := range p.answering {
@@ -189,6 +190,7 @@ func (p *pipeline) answer() bool {
 			err = e
 		}
 	}
+	p.c.s.opts.Metrics.sent(p.c.s, p.answering, begun, len(out.b) > 0)
 	out.release()
 
 	p.mu.Lock()

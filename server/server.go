@@ -40,8 +40,9 @@ type Options struct {
 	ReadAhead    int           // produce requests of one connection that are worked on at a time
 	ReadAheadMax int           // and their bytes, unless it is one alone
 
-	Now    func() time.Time
-	Logger *slog.Logger
+	Now     func() time.Time
+	Logger  *slog.Logger
+	Metrics Metrics // what is measured, nothing unless set
 }
 
 // OptionsFor takes from a broker's configuration what the server needs to know
@@ -142,7 +143,7 @@ func newServer(opts Options, list []*api) (*Server, error) {
 		opts:      opts,
 		log:       opts.Logger,
 		warn:      &rateLog{log: opts.Logger, now: opts.Now, interval: 5 * time.Second, kinds: map[string]*rateKind{}},
-		registry:  newRegistry(list),
+		registry:  newRegistry(list, &opts.Metrics),
 		requests:  newBudget(opts.QueuedRequestBytes),
 		responses: newBudget(opts.FetchResponseBytes),
 		sessions:  newSessionCache(opts.FetchSessions, opts.Now),
@@ -159,7 +160,8 @@ func newServer(opts Options, list []*api) (*Server, error) {
 // stats counts what happens at the door. All are totals since the start.
 type stats struct {
 	accepted, refused, malformed, panics atomic.Int64
-	requests                             atomic.Int64
+	requests, received, sent             atomic.Int64
+	fetchedRecords, fetchedBytes         atomic.Int64
 }
 
 // Stats is a snapshot of what the server counts.
@@ -170,6 +172,12 @@ type Stats struct {
 	Requests    int64 // frames read
 	Malformed   int64 // connections closed because of what they sent
 	Panics      int64 // handlers that panicked
+
+	ReceivedBytes, SentBytes      int64 // of whole requests, and of responses
+	FetchedRecords, FetchedBytes  int64 // in responses to fetches; a batch counts whole even when the client asked for its middle
+	RequestMemory, ResponseMemory BudgetStats
+	FetchSessions, SessionsBound  int
+	SessionPartitions             int // that the sessions remember
 }
 
 // Stats returns the counters as they are now.
@@ -177,6 +185,7 @@ func (s *Server) Stats() Stats {
 	s.mu.Lock()
 	n := len(s.open)
 	s.mu.Unlock()
+	sessions, partitions := s.sessions.count()
 	return Stats{
 		Connections: n,
 		Accepted:    s.stats.accepted.Load(),
@@ -184,6 +193,16 @@ func (s *Server) Stats() Stats {
 		Requests:    s.stats.requests.Load(),
 		Malformed:   s.stats.malformed.Load(),
 		Panics:      s.stats.panics.Load(),
+
+		ReceivedBytes:     s.stats.received.Load(),
+		SentBytes:         s.stats.sent.Load(),
+		FetchedRecords:    s.stats.fetchedRecords.Load(),
+		FetchedBytes:      s.stats.fetchedBytes.Load(),
+		RequestMemory:     s.requests.stats(),
+		ResponseMemory:    s.responses.stats(),
+		FetchSessions:     sessions,
+		SessionsBound:     s.sessions.slots,
+		SessionPartitions: partitions,
 	}
 }
 

@@ -68,7 +68,7 @@ func randomRequest(key, version int16, r *rand.Rand) kmsg.Request {
 
 func TestShapesAreThoseOfKmsg(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
-	for _, a := range newRegistry(apis()).list {
+	for _, a := range newRegistry(apis(), &Metrics{}).list {
 		if a.shape == nil {
 			t.Errorf("%s has no shape", kmsg.NameForKey(a.key))
 			continue
@@ -108,7 +108,7 @@ func TestShapeRefusesCountsWithoutElements(t *testing.T) {
 		{"four billion tags inside a tag of Fetch", 1, 15, fetchWithTag(1, append(make([]byte, 12), 0xff, 0xff, 0xff, 0xff, 0x0f)), errMalformed},
 		{"a short tag of Fetch", 1, 15, fetchWithTag(1, make([]byte, 5)), errMalformed},
 	}
-	reg := newRegistry(apis())
+	reg := newRegistry(apis(), &Metrics{})
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			a := reg.find(test.key, test.version)

@@ -59,6 +59,9 @@ var ErrRate = errors.New("end to end needs a rate")
 // warmUpRecords bounds the records that are sent before Produce starts to measure.
 const warmUpRecords = 20_000
 
+// bufferedBytes bounds what one client holds that is not acknowledged.
+const bufferedBytes = 256 << 20
+
 // fetchBytes and fetchPartitionBytes are what consumers ask for at once.
 const (
 	fetchBytes          = 32 << 20
@@ -74,6 +77,7 @@ type run struct {
 	failed atomic.Int64
 	first  atomic.Pointer[error]
 	usage  usage
+	took   digest // latencies
 }
 
 // start makes the client, the value to send, and the topic.
@@ -91,12 +95,27 @@ func start(ctx context.Context, cfg Config) (*run, error) {
 	}
 	r.cl = cl
 	if cfg.Topic == "" {
-		if err := r.createTopic(ctx); err != nil {
-			cl.Close()
-			return nil, err
-		}
+		err = r.createTopic(ctx)
+	} else {
+		err = r.findTopic(ctx)
+	}
+	if err != nil {
+		cl.Close()
+		return nil, err
 	}
 	return r, nil
+}
+
+// findTopic fails at once when there is no such topic; a producer would look for it for 20 seconds.
+func (r *run) findTopic(ctx context.Context) error {
+	topics, err := kadm.NewClient(r.cl).ListTopics(ctx, r.Topic)
+	if err == nil {
+		err = topics[r.Topic].Err
+	}
+	if err != nil {
+		return fmt.Errorf("topic %s: %w", r.Topic, err)
+	}
+	return nil
 }
 
 func (r *run) createTopic(ctx context.Context) error {
@@ -125,7 +144,7 @@ func (r *run) finish(ctx context.Context, err *error) {
 
 func (r *run) producerOpts() []kgo.Opt {
 	opts := append([]kgo.Opt{}, r.Client...)
-	opts = append(opts, kgo.ProducerLinger(r.Linger), kgo.MaxBufferedRecords(200_000), kgo.ProducerBatchMaxBytes(1<<20), kgo.RecordPartitioner(kgo.StickyPartitioner()))
+	opts = append(opts, kgo.ProducerLinger(r.Linger), kgo.MaxBufferedRecords(200_000), kgo.MaxBufferedBytes(bufferedBytes), kgo.ProducerBatchMaxBytes(1<<20), kgo.RecordPartitioner(kgo.StickyPartitioner()))
 	return append(opts, r.Producer...)
 }
 
@@ -157,12 +176,21 @@ func (r *run) send(ctx context.Context, cl *kgo.Client, n int) {
 	wg.Wait()
 }
 
+// fill sends n records that are not measured; a broker that refuses one is not measured at all.
+func (r *run) fill(ctx context.Context, n int) error {
+	r.send(ctx, r.cl, n)
+	if err := r.first.Load(); err != nil {
+		return fmt.Errorf("sending %d records before the measurement: %w", n, *err)
+	}
+	return ctx.Err()
+}
+
 // result sums up; n records were meant to be done in the time since begun.
-func (r *run) result(ctx context.Context, workload string, n int, took time.Duration, samples []time.Duration) (*Result, error) {
-	failed := r.failed.Load()
+func (r *run) result(ctx context.Context, workload string, n int, took time.Duration) (*Result, error) {
+	failed := min(r.failed.Load(), int64(n)) // what is lost may fail again
 	res := &Result{
 		Workload: workload, Topic: r.Topic, Records: n, Failed: failed, SizeBytes: r.SizeBytes, Partitions: r.Partitions, Clients: max(1, r.Clients),
-		Seconds: took.Seconds(), Latency: summarize(samples), Server: r.usage.since(n),
+		Seconds: took.Seconds(), Latency: r.took.latency(), Server: r.usage.since(n),
 	}
 	if !r.own {
 		res.Partitions = 0

@@ -2,10 +2,8 @@ package bench
 
 import (
 	"os"
-	"slices"
 	"strconv"
 	"strings"
-	"time"
 )
 
 // Latency holds percentiles in milliseconds.
@@ -15,19 +13,6 @@ type Latency struct {
 	P99  float64 `json:"p99"`
 	P999 float64 `json:"p99.9"`
 	Max  float64 `json:"max"`
-}
-
-// summarize sorts the samples and reads the percentiles off; without samples it returns nil.
-func summarize(samples []time.Duration) *Latency {
-	if len(samples) == 0 {
-		return nil
-	}
-	slices.Sort(samples)
-	at := func(q float64) float64 {
-		i := min(len(samples)-1, int(float64(len(samples))*q))
-		return float64(samples[i].Microseconds()) / 1000
-	}
-	return &Latency{at(.5), at(.9), at(.99), at(.999), at(1)}
 }
 
 // Server is what the broker's processes used while a workload was measured.

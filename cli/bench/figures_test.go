@@ -1,22 +1,46 @@
 package bench
 
 import (
+	"math"
 	"os"
 	"testing"
 	"time"
 )
 
-func TestSummarize(t *testing.T) {
-	if summarize(nil) != nil {
-		t.Error("no samples, but a latency")
+func TestDigest(t *testing.T) {
+	var d digest
+	if d.latency() != nil {
+		t.Error("no measurements, but a latency")
 	}
-	var samples []time.Duration
 	for i := 1000; i >= 1; i-- {
-		samples = append(samples, time.Duration(i)*time.Millisecond)
+		d.add(time.Duration(i) * time.Millisecond)
 	}
-	want := Latency{P50: 501, P90: 901, P99: 991, P999: 1000, Max: 1000}
-	if got := *summarize(samples); got != want {
-		t.Errorf("got %+v, want %+v", got, want)
+	got := *d.latency()
+	for _, c := range []struct{ got, want float64 }{{got.P50, 501}, {got.P90, 901}, {got.P99, 991}, {got.P999, 1000}} {
+		if math.Abs(c.got-c.want) > c.want/100 {
+			t.Errorf("%v, want %v within 1 %%", c.got, c.want)
+		}
+	}
+	if got.Max != 1000 || got.P999 > got.Max {
+		t.Errorf("%+v", got)
+	}
+}
+
+// Every latency falls into the bucket whose middle is within one percent of it, and a larger one never into a lower bucket.
+func TestDigestBuckets(t *testing.T) {
+	last := -1
+	for us := int64(0); us < 1<<digestLargest; us += max(1, us/1000) {
+		b := digestBucket(us)
+		if b < last || b >= digestBuckets {
+			t.Fatalf("%d µs is in bucket %d, after %d, of %d", us, b, last, digestBuckets)
+		}
+		if v := digestValue(b); math.Abs(v-float64(us)) > float64(us)/100 {
+			t.Fatalf("%d µs is told as %v", us, v)
+		}
+		last = b
+	}
+	if digestBucket(1<<50) != digestBuckets-1 {
+		t.Error("what is too large is not in the last bucket")
 	}
 }
 

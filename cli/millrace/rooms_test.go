@@ -49,7 +49,7 @@ var homes = map[string][]string{
 	"golang.org/x/sys":                    {"segment", "segment/vfs"},
 	"golang.org/x/sync":                   {"segment", "engine", "engine/coordinator", "engine/catalog", "server"},
 	"github.com/google/uuid":              {"engine", "engine/catalog", "server"},
-	"github.com/prometheus/client_golang": {"server"},
+	"github.com/prometheus/client_golang": {"cli/serve"},
 	"github.com/rogpeppe/go-internal":     {}, // tests only
 }
 

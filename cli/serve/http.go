@@ -9,16 +9,16 @@ import (
 	"time"
 )
 
-// httpServer serves health and profiles to operators. It is off unless --http names an address.
+// httpServer serves health, metrics and profiles to operators. It is off unless --http names an address.
 type httpServer struct {
 	server *http.Server
 	done   chan struct{} // closed when the serving goroutine has ended
 }
 
 // startHTTP serves on l until Close. ready returns why the broker cannot serve clients, or nil.
-func startHTTP(l net.Listener, ready func() error) *httpServer {
+func startHTTP(l net.Listener, ready func() error, metrics http.Handler) *httpServer {
 	h := &httpServer{
-		server: &http.Server{Handler: httpHandler(ready), ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10},
+		server: &http.Server{Handler: httpHandler(ready, metrics), ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10},
 		done:   make(chan struct{}),
 	}
 	go func() { // ends at Close
@@ -28,7 +28,7 @@ func startHTTP(l net.Listener, ready func() error) *httpServer {
 	return h
 }
 
-func httpHandler(ready func() error) http.Handler {
+func httpHandler(ready func() error, metrics http.Handler) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
@@ -38,6 +38,7 @@ func httpHandler(ready func() error) http.Handler {
 		}
 		fmt.Fprintln(w, "ok")
 	})
+	mux.Handle("GET /metrics", metrics)
 	mux.HandleFunc("/debug/pprof/", pprof.Index)
 	mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
 	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)

@@ -9,13 +9,13 @@ import (
 
 func TestHealth(t *testing.T) {
 	var trouble error
-	h := httpHandler(func() error { return trouble })
+	h := httpHandler(func() error { return trouble }, newMetrics("test").handler())
 	get := func(path string) int {
 		w := httptest.NewRecorder()
 		h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, nil))
 		return w.Code
 	}
-	for _, path := range []string{"/livez", "/readyz", "/debug/pprof/"} {
+	for _, path := range []string{"/livez", "/readyz", "/metrics", "/debug/pprof/"} {
 		if code := get(path); code != http.StatusOK {
 			t.Errorf("%s: %d", path, code)
 		}

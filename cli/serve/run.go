@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/http"
 	"os"
 	"strconv"
 	"sync"
@@ -44,21 +45,26 @@ func Run(s Settings, stdout, stderr io.Writer, version string) error {
 		return err
 	}
 	defer closeAll(listeners)
-	eng, err := engine.Open(ctx, engine.Options{FS: vfs.OS(), Config: broker, Now: time.Now, Logger: logger, OpenFiles: logFiles})
+	seen := newMetrics(version)
+	eng, err := engine.Open(ctx, engine.Options{FS: seen.disk(vfs.OS()), Config: broker, Now: time.Now, Logger: logger, OpenFiles: logFiles, Metrics: seen.engine()})
 	if err != nil {
 		return openError(dataDir, err)
 	}
-	srv, err := server.New(eng, serverOptions(broker, connections, logger))
+	options := serverOptions(broker, connections, logger)
+	options.Metrics = seen.server()
+	srv, err := server.New(eng, options)
 	if err != nil {
 		return errors.Join(err, closeEngine(eng, s.ShutdownTimeout))
 	}
 	var serving atomic.Bool
-	web, err := openHTTP(s.HTTP, logger, func() error {
+	ready := func() error {
 		if !serving.Load() {
 			return errors.New("starting or stopping")
 		}
-		return eng.LogDirs()[0].Err
-	})
+		return eng.Fault()
+	}
+	seen.attach(eng, srv, ready)
+	web, err := openHTTP(s.HTTP, logger, ready, seen.handler())
 	if err != nil {
 		return errors.Join(err, closeEngine(eng, s.ShutdownTimeout))
 	}
@@ -146,7 +152,7 @@ func serverOptions(broker *config.Broker, connections int, logger *slog.Logger) 
 	return o
 }
 
-func openHTTP(address string, logger *slog.Logger, ready func() error) (*httpServer, error) {
+func openHTTP(address string, logger *slog.Logger, ready func() error, metrics http.Handler) (*httpServer, error) {
 	if address == "" {
 		return nil, nil
 	}
@@ -154,8 +160,8 @@ func openHTTP(address string, logger *slog.Logger, ready func() error) (*httpSer
 	if err != nil {
 		return nil, listenError(address, "--http", err)
 	}
-	logger.Info("serving health and profiles", "address", l.Addr().String())
-	return startHTTP(l, ready), nil
+	logger.Info("serving health, metrics and profiles", "address", l.Addr().String())
+	return startHTTP(l, ready, metrics), nil
 }
 
 // doors are the goroutines that accept clients.

@@ -15,6 +15,7 @@ type Options struct {
 	ClusterID string // given to an empty catalog; must match one that is not; "" takes what is there
 	Disk      Disk   // nil does without
 	Logger    *slog.Logger
+	Metrics   Metrics
 }
 
 // Disk is what the catalogue needs of the file system beside what Badger does itself.
@@ -31,9 +32,10 @@ type Disk interface {
 
 // Catalog drives the state machine on one node and keeps its state in Badger.
 type Catalog struct {
-	log   *slog.Logger
-	store storage
-	image atomic.Pointer[Image]
+	log     *slog.Logger
+	metrics Metrics
+	store   storage
+	image   atomic.Pointer[Image]
 
 	proposals chan proposal // to the writer; unbuffered, so a proposer waits with its own deadline
 	stop      chan struct{} // closed by Close
@@ -75,6 +77,7 @@ func Open(opts Options) (*Catalog, error) {
 		return nil, err
 	}
 	c := newCatalog(st, img, opts.Logger)
+	c.metrics = opts.Metrics
 	if opts.ClusterID != "" && img.ClusterID() == "" {
 		if _, err := c.execute(SetCluster{ClusterID: opts.ClusterID}); err != nil {
 			return nil, errors.Join(err, st.close())
@@ -110,6 +113,7 @@ func (c *Catalog) Propose(ctx context.Context, cmd Command) (Result, error) {
 	if err := ctx.Err(); err != nil {
 		return Result{}, err
 	}
+	defer c.metrics.proposed(c.metrics.now())
 	p := proposal{cmd: cmd, answer: make(chan answer, 1)}
 	select {
 	case c.proposals <- p:

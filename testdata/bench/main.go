@@ -39,6 +39,7 @@ var rowsOfTable = []row{
 	{"consume 1 KiB, 6 partitions", "consume --partitions 6", 300_000, "records/s", rate},
 	{"1 synchronous producer", "sync --clients 1", 2_000, "records/s", rate},
 	{"64 synchronous producers", "sync --clients 64", 9_600, "records/s", rate},
+	{"256 synchronous producers, 256 partitions", "sync --clients 256 --partitions 256", 38_400, "records/s", rate},
 	{"end to end at 1,000/s, p50", "e2e --rate 1000", 3_000, "ms", func(r result) float64 { return r.Latency.P50 }},
 	{"end to end at 1,000/s, p99", "", 0, "ms", func(r result) float64 { return r.Latency.P99 }},
 	{"create 100 partitions", "create --partitions 100", 0, "ms", func(r result) float64 { return r.Seconds * 1000 }},
@@ -158,7 +159,7 @@ func load(ctx context.Context, o options, s *server, r row) result {
 	args := append([]string{"bench"}, strings.Fields(r.args)...)
 	args = append(args, "--bootstrap", s.address, "--pid", strconv.Itoa(s.pid()), "--output", "json", "--limit", "150s")
 	if r.records > 0 {
-		args = append(args, "--records", strconv.Itoa(max(64, int(float64(r.records)*o.scale))))
+		args = append(args, "--records", strconv.Itoa(max(256, int(float64(r.records)*o.scale))))
 	}
 	cmd := exec.CommandContext(ctx, o.millrace, args...)
 	out, err := cmd.Output()

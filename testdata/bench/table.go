@@ -27,8 +27,9 @@ func (t *table) add(row, server string, r result) {
 	t.peak[server] = max(t.peak[server], r.Server.PeakRSSBytes)
 }
 
-// print writes the table: for each server the median [lowest–highest] and its CPU seconds per million records, then millrace's
-// share of each of the others: the median of the ratios of the same round, with their spread.
+// print writes the table: for each server the median [lowest–highest] and its CPU seconds per million records, then millrace
+// divided by each of the others: the median of the ratios of the same round, with their spread, and the same of the server's CPU.
+// The last row is the largest memory that each server ever had, over all rows.
 func (t *table) print(w io.Writer, rows []row) {
 	if len(t.results) == 0 {
 		return
@@ -52,13 +53,21 @@ func (t *table) print(w io.Writer, rows []row) {
 			cells = append(cells, cell(r, got[s.name]))
 		}
 		for _, s := range t.servers[:len(t.servers)-1] {
-			cells = append(cells, ratios(r, got[subject], got[s.name]))
+			cells = append(cells, comparison(r, got[subject], got[s.name]))
 		}
 		fmt.Fprintf(w, "| %s |\n", strings.Join(cells, " | "))
 	}
+	memory, ready := []string{"peak memory (MB)"}, []string{"ready after (ms)"}
 	for _, s := range t.servers {
-		fmt.Fprintf(w, "peak memory of %s: %d MB; ready after %d ms\n", s.name, t.peak[s.name]>>20, s.ready.Milliseconds())
+		memory = append(memory, fmt.Sprint(t.peak[s.name]>>20))
+		ready = append(ready, fmt.Sprint(s.ready.Milliseconds()))
 	}
+	own, last := float64(t.peak[subject]), t.servers[len(t.servers)-1]
+	for _, s := range t.servers[:len(t.servers)-1] {
+		memory = append(memory, quotient(own, float64(t.peak[s.name])))
+		ready = append(ready, quotient(last.ready.Seconds(), s.ready.Seconds()))
+	}
+	fmt.Fprintf(w, "| %s |\n| %s |\n", strings.Join(memory, " | "), strings.Join(ready, " | "))
 }
 
 func cell(r row, results []result) string {
@@ -87,17 +96,40 @@ func cell(r row, results []result) string {
 	return strings.Join(parts, ", ")
 }
 
-func ratios(r row, subject, other []result) string {
+// none stands where there is nothing to compare.
+const none = "–"
+
+// comparison is the ratio of the row's figures, and that of the CPU seconds that the servers took for each record.
+func comparison(r row, subject, other []result) string {
+	text := ratios(r.figure, subject, other)
+	if r.args == "" {
+		return text // the CPU stands in the row before
+	}
+	if cpu := ratios(func(x result) float64 { return x.Server.CPUPerMillion }, subject, other); cpu != none {
+		text += ", cpu " + cpu
+	}
+	return text
+}
+
+// ratios divides the results of the same round.
+func ratios(figure func(result) float64, subject, other []result) string {
 	var q []float64
 	for i := range min(len(subject), len(other)) {
-		if a, b := r.figure(subject[i]), r.figure(other[i]); !subject[i].failed && !other[i].failed && b > 0 {
+		if a, b := figure(subject[i]), figure(other[i]); !subject[i].failed && !other[i].failed && a > 0 && b > 0 {
 			q = append(q, a/b)
 		}
 	}
 	if len(q) == 0 {
-		return "–"
+		return none
 	}
 	return spread(q, "%.2f")
+}
+
+func quotient(a, b float64) string {
+	if a <= 0 || b <= 0 {
+		return none
+	}
+	return fmt.Sprintf("%.2f", a/b)
 }
 
 // spread writes the median with the lowest and the highest; figures of a thousand and more without a fraction.
