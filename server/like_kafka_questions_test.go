@@ -241,6 +241,7 @@ func likeKafkaRequests(t *testing.T) (names []string, requests []func(*broker) k
 			return req
 		})
 	}
+	likeKafkaAdmin(add)
 	return names, requests
 }
 
