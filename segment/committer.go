@@ -275,6 +275,7 @@ func (c *committer) writeJournal() {
 		return
 	}
 	write()
+	c.meter.sync()
 	if err := j.sync(); err != nil {
 		for _, p := range c.parts {
 			if p.route == journaled && p.failure == nil {

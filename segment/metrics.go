@@ -20,8 +20,8 @@ type Metrics struct {
 	Clock func() time.Duration // monotonic; nil: no seconds are measured
 
 	QueueSeconds   Observer // of each append: from the call of Append until the committer takes it
-	WriteSeconds   Observer // of each round: from its first append taken until all is written
-	SyncSeconds    Observer // of each round: until all of it is durable
+	WriteSeconds   Observer // of each round: from its first append taken until it is stamped, and written to the journal
+	SyncSeconds    Observer // of each round: until all of it is durable; the writing of large parts is in it
 	PublishSeconds Observer // of each round: until all of it is visible and answered
 
 	RoundAppends Observer // appends in each round
