@@ -36,6 +36,10 @@ type DirOptions struct {
 	// OpenFiles is how many log files may be open while nobody uses them. Default 512.
 	OpenFiles int
 	Now       func() time.Time
+	// StallTimeout is how long a file operation may take before appends are refused. Default 10 s.
+	StallTimeout time.Duration
+	// Stalled is called when the directory has become stalled. It must not block. May be nil.
+	Stalled func()
 	// Jitter draws a number in [0, n) for segment.jitter.ms. Default: none.
 	Jitter func(n int64) int64
 }
@@ -43,6 +47,12 @@ type DirOptions struct {
 func (o *DirOptions) setDefaults() {
 	if o.QueueBytes == 0 {
 		o.QueueBytes = 64 << 20
+	}
+	if o.StallTimeout == 0 {
+		o.StallTimeout = 10 * time.Second
+	}
+	if o.Stalled == nil {
+		o.Stalled = func() {}
 	}
 	if o.OpenFiles == 0 {
 		o.OpenFiles = 512
@@ -62,6 +72,9 @@ type Dir struct {
 	files       *fileCache
 	queue       *semaphore.Weighted // bytes of Append
 	fault       atomic.Pointer[error]
+	watched     *vfs.Watched
+	slowSaid    atomic.Int64 // unix nanoseconds of the last log line about a slow operation
+	stalls      atomic.Int64
 	refusalSaid atomic.Int64 // unix seconds of the last log line about refused appends
 
 	mu     sync.Mutex // guards the fields below; never held across a file operation
@@ -107,7 +120,7 @@ func OpenDir(ctx context.Context, opts DirOptions) (*Dir, error) {
 		calls:       make(chan func()),
 		stop:        make(chan struct{}),
 	}
-	d.fs = thriftyFS{opts.FS, d.files}
+	d.fs = thriftyFS{d.watch(opts.FS), d.files}
 	d.files.fs = d.fs
 	if err := d.fs.MkdirAll(d.topics, 0o755); err != nil {
 		return nil, fmt.Errorf("open log directory: %w", err)
@@ -158,14 +171,6 @@ func (d *Dir) Found() []LogID {
 		ids = append(ids, l.id)
 	}
 	return ids
-}
-
-// Err is nil while the directory accepts appends, and otherwise says what fenced it.
-func (d *Dir) Err() error {
-	if err := d.fault.Load(); err != nil {
-		return *err
-	}
-	return nil
 }
 
 // Space is what the directory's file system has left, and how large it is, in bytes.
@@ -245,7 +250,7 @@ func (d *Dir) onCommitter(ctx context.Context, f func()) error {
 	case <-d.stop:
 		return ErrClosed
 	case <-ctx.Done():
-		return ctx.Err()
+		return context.Cause(ctx)
 	}
 	<-done // f runs at once and does not block
 	return nil
@@ -297,7 +302,7 @@ func (d *Dir) Close(ctx context.Context) error {
 // writeClean runs alone: committer and janitor have ended.
 func (d *Dir) writeClean(logs []*Log) error {
 	defer d.files.close()
-	if err := d.Err(); err != nil {
+	if err := d.fenced(); err != nil {
 		return err
 	}
 	var group errgroup.Group

@@ -34,7 +34,7 @@ type part struct {
 // begin readies the active segment of l; when that fails, p.failure is set.
 func (p *part) begin(d *Dir, l *Log) {
 	p.dir, p.log, p.next, p.epochs = d, l, l.w.next, l.epochs.Load()
-	if p.failure = d.Err(); p.failure != nil {
+	if p.failure = d.fenced(); p.failure != nil {
 		return
 	}
 	if l.active() == nil {
@@ -210,7 +210,7 @@ func (p *part) takeBack() {
 		l.w.next = p.next
 		l.epochs.Store(p.epochs)
 		p.segment.writer, p.segment.firstTimestamp = p.index, p.firstTimestamp
-		if p.dir.Err() == nil {
+		if p.dir.fenced() == nil {
 			// Bytes left behind here could be taken for records by a later recovery.
 			if err := p.file.Truncate(p.segment.size.Load()); err != nil {
 				p.failure = p.dir.fence("truncate", p.file.Name(), err)
