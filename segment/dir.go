@@ -10,7 +10,6 @@ import (
 	"runtime"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -198,7 +197,7 @@ func (d *Dir) failed(op, file string, cause error) error {
 		d.sayRefused("no file descriptor left: appends are refused until there is one", op, file, cause)
 		return fmt.Errorf("%w: %s %s: %w", ErrNoDescriptors, op, file, cause)
 	}
-	if !errors.Is(cause, syscall.ENOSPC) && !errors.Is(cause, syscall.EDQUOT) {
+	if !vfs.Full(cause) {
 		return d.fence(op, file, cause)
 	}
 	d.sayRefused("no space left in log directory: appends are refused until there is room, reads go on", op, file, cause)
