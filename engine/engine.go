@@ -90,7 +90,7 @@ func (e *Engine) open(ctx context.Context) error {
 	})
 	group.Go(func() (err error) {
 		e.dir, err = segment.OpenDir(ctx, segment.DirOptions{
-			StallTimeout: limit, Stalled: e.stalled,
+			StallTimeout: limit, Stalled: e.tellStall,
 			FS: fs, Path: data, Now: e.options.Now, Logger: e.log, OpenFiles: e.options.OpenFiles, Jitter: rand.Int64N,
 		})
 		return err

@@ -67,8 +67,8 @@ func (e *Engine) Stalls() (count int64, op, file string, since time.Time, slow b
 	return e.dir.Stalls(), op, file, since, slow
 }
 
-// Refusal is nil while the log directory accepts appends, and otherwise why it does not.
-func (e *Engine) Refusal() error { return e.dir.Err() }
+// Stalled tells whether appends are refused since the disk does not answer.
+func (e *Engine) Stalled() bool { return e.dir.Stalled() }
 
 // SlowDisk is nil, or names the disk operation that keeps appends waiting for a second or
 // longer: what to answer to a request whose time is up.
@@ -79,7 +79,7 @@ func (e *Engine) SlowDisk() error { return e.dir.Slow() }
 // such function; the last one given counts.
 func (e *Engine) OnStall(f func()) { e.onStall.Store(&f) }
 
-func (e *Engine) stalled() {
+func (e *Engine) tellStall() {
 	if f := e.onStall.Load(); f != nil {
 		(*f)()
 	}

@@ -92,6 +92,10 @@ func (d *Dir) Err() error {
 	return d.stalled()
 }
 
+// Stalled tells whether appends are refused since the disk does not answer, be it fenced
+// as well or not. It does not touch the disk.
+func (d *Dir) Stalled() bool { return d.watched.Err() != nil }
+
 // Slow is nil, or names the operation that keeps appends waiting for a second or longer,
 // as an ErrStalled: what to tell a client whose time is up. It does not touch the disk.
 func (d *Dir) Slow() error {
@@ -115,6 +119,10 @@ func (d *Dir) Stall() (op, file string, since time.Time, ok bool) {
 
 // Stalls counts how often the directory has become stalled.
 func (d *Dir) Stalls() int64 { return d.stalls.Load() }
+
+// StallContext ends when the directory becomes stalled. It stays ended; when the disk
+// answers again, the next call gives a new one.
+func (d *Dir) StallContext() context.Context { return d.watched.Context() }
 
 // unlessStalled gives a context that ends with ctx, and with an ErrStalled as its cause
 // when the directory is or becomes stalled. end is to be called.

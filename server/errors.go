@@ -91,6 +91,7 @@ var errorCodes = []struct {
 	{segment.ErrNoDescriptors, codeKafkaStorageError},
 	{segment.ErrQueueFull, codeRequestTimedOut},
 	{segment.ErrFenced, codeKafkaStorageError},
+	{segment.ErrStalled, codeKafkaStorageError},
 	{segment.ErrCorrupt, codeCorruptMessage},
 	{segment.ErrClosed, codeNotLeaderOrFollower},
 
@@ -99,6 +100,7 @@ var errorCodes = []struct {
 	{catalog.ErrTooLarge, codeInvalidRequest},
 	{catalog.ErrNoSpace, codeKafkaStorageError},
 	{catalog.ErrFailed, codeKafkaStorageError},
+	{catalog.ErrStalled, codeKafkaStorageError}, // retried by clients, as is the REQUEST_TIMED_OUT of a controller that cannot write, but says why
 	{catalog.ErrClosed, codeBrokerNotAvailable},
 }
 
