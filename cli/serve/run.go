@@ -57,7 +57,7 @@ func Run(s Settings, stdout, stderr io.Writer, version string) error {
 		if !serving.Load() {
 			return errors.New("starting or stopping")
 		}
-		return eng.LogDirs()[0].Err
+		return eng.Health()
 	})
 	if err != nil {
 		return errors.Join(err, closeEngine(eng, s.ShutdownTimeout))
