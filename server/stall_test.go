@@ -1,6 +1,7 @@
 package server
 
 import (
+	"syscall"
 	"testing"
 	"time"
 
@@ -185,5 +186,20 @@ func TestAudit6StalledCatalogue(t *testing.T) {
 				t.Errorf("producer id afterwards: error %d", code)
 			}
 		})
+	}
+}
+
+// TestReadThatFails: a consumer whose records cannot be read is told that it is the disk, as with Kafka.
+func TestReadThatFails(t *testing.T) {
+	fs := vfs.NewFaulty(vfs.OS())
+	_, addr := startServerOn(t, fs, nil)
+	c := dialRaw(t, addr)
+	b := &broker{rawClient: c, topic: createTopic(t, c, likeTopic, 1)}
+	c.ask(produceRequest(9, b, -1, 0, newBatch(t, batch.BuilderOptions{}, likeTime, "x")))
+	fs.Inject(vfs.Fault{Op: vfs.OpRead, Path: "*.log", Nth: 1, Err: syscall.EIO})
+	for _, want := range []int16{codeKafkaStorageError, codeNone} {
+		if code := c.ask(fetchRequest(12, b, fetchOf{0, 0, -1, -1})).(*kmsg.FetchResponse).Topics[0].Partitions[0].ErrorCode; code != want {
+			t.Errorf("fetch: error %d, want %d", code, want)
+		}
 	}
 }

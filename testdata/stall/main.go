@@ -27,6 +27,7 @@ func main() {
 	log.SetFlags(log.Ltime)
 	binary := flag.String("millrace", "bin/millrace", "the broker")
 	length := flag.Duration("for", 20*time.Second, "how long the file system is frozen")
+	times := flag.Int("times", 1, "how often")
 	limit := flag.Duration("limit", 5*time.Second, "log.dir.stall.timeout.ms of the broker")
 	must := flag.Bool("must", false, "fail where it cannot be run")
 	create := flag.Bool("create", true, "topics are created all the time, so that the freeze meets the catalogue at work")
@@ -39,7 +40,7 @@ func main() {
 		return
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := run(ctx, *binary, *length, *limit, *create)
+	err := run(ctx, *binary, *times, *length, *limit, *create)
 	stop()
 	if err != nil {
 		log.Fatal(err)
@@ -62,7 +63,7 @@ func unable() string {
 	return ""
 }
 
-func run(ctx context.Context, binary string, length, limit time.Duration, create bool) (err error) {
+func run(ctx context.Context, binary string, times int, length, limit time.Duration, create bool) (err error) {
 	work, err := os.MkdirTemp("", "millrace-stall-")
 	if err != nil {
 		return err
@@ -98,13 +99,24 @@ func run(ctx context.Context, binary string, length, limit time.Duration, create
 	}
 	defer l.end()
 	time.Sleep(3 * time.Second)
+	for range times {
+		if err := stall(ctx, d, b, l, length, limit); err != nil {
+			return err
+		}
+	}
+	l.end()
+	return l.verify(ctx)
+}
+
+// stall freezes the disk once.
+func stall(ctx context.Context, d *disk, b *broker, l *load, length, limit time.Duration) error {
 	before := l.count()
 	log.Printf("%d records acknowledged; freezing for %s", before, length)
 	if err := d.freeze(length); err != nil {
 		return err
 	}
 	frozen := time.Now()
-	err = watch(ctx, b, l, limit, frozen, length)
+	err := watch(ctx, b, l, limit, frozen, length)
 	d.thaw()
 	log.Printf("thawed after %.1f s", time.Since(frozen).Seconds())
 	if err != nil {
@@ -115,12 +127,12 @@ func run(ctx context.Context, binary string, length, limit time.Duration, create
 		return fmt.Errorf("after the thaw: %w", err)
 	}
 	log.Printf("ready again %.2f s after the thaw, %d records acknowledged by now", time.Since(thawed).Seconds(), l.count())
-	time.Sleep(3 * time.Second)
-	l.end()
-	if after := l.count(); after <= before {
-		return fmt.Errorf("nothing was acknowledged after the thaw (%d)", after)
+	after := l.count()
+	time.Sleep(time.Second)
+	if l.count() <= max(before, after) {
+		return fmt.Errorf("nothing was acknowledged in the second after the thaw (%d)", after)
 	}
-	return l.verify(ctx)
+	return nil
 }
 
 // disk is an ext4 in a file.

@@ -12,6 +12,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
+	"github.com/twmb/franz-go/pkg/kversion"
 
 	"github.com/millrace/millrace/segment/batch"
 )
@@ -108,12 +109,19 @@ func watch(ctx context.Context, b *broker, l *load, limit time.Duration, frozen 
 	return first
 }
 
+// versions leaves out the produce requests that name topics by id.
+var versions = func() *kversion.Versions {
+	v := kversion.Stable()
+	v.SetMaxKeyVersion(0, 9)
+	return v
+}()
+
 // request asks one thing on a connection of its own; judge gives the error that is in the answer.
 func request(b *broker, req kmsg.Request, judge func(kmsg.Response) error) func() (string, error) {
 	return func() (string, error) {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
-		cl := newClient(b.address, kgo.RequestRetries(0))
+		cl := newClient(b.address, kgo.RequestRetries(0), kgo.MaxVersions(versions))
 		defer cl.Close()
 		resp, err := cl.SeedBrokers()[0].Request(ctx, req)
 		if err != nil {
