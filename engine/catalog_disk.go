@@ -60,7 +60,9 @@ func (d *catalogDisk) Begin(what, dir string) (end func()) {
 // probeFile is written before Badger is let at its files; nobody reads it.
 const probeFile = "probe"
 
-// Probe writes a byte and syncs it.
+// Probe writes a byte and syncs it, and writes it again: a file system that is being frozen
+// stops writes a good while (milliseconds) before it stops page faults, so none that
+// comes right behind a write is stopped.
 func (d *catalogDisk) Probe(dir string) error {
 	if d.probe == nil {
 		f, err := d.fs.OpenFile(filepath.Join(dir, probeFile), os.O_CREATE|os.O_RDWR, 0o644)
@@ -72,7 +74,11 @@ func (d *catalogDisk) Probe(dir string) error {
 	if _, err := d.probe.WriteAt([]byte{'\n'}, 0); err != nil {
 		return noRoom(err)
 	}
-	return noRoom(d.probe.Sync())
+	if err := d.probe.Sync(); err != nil {
+		return noRoom(err)
+	}
+	_, err := d.probe.WriteAt([]byte{'\n'}, 0)
+	return noRoom(err)
 }
 
 // noRoom tells the catalogue of a full disk in its own words.

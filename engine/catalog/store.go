@@ -47,7 +47,9 @@ func openStore(opts Options) (*store, *Image, error) {
 		return nil, nil, fmt.Errorf("%w: opening %s needs %d MiB", ErrNoSpace, opts.Dir, roomBytes>>20)
 	}
 	o := badger.DefaultOptions(opts.Dir).
-		WithSyncWrites(true).
+		// commit syncs. Badger itself would sync a file before it touches its memory maps,
+		// and leave a disk that stalls then the time to stop the process: see Disk.Probe.
+		WithSyncWrites(false).
 		WithMemTableSize(memtableBytes).
 		WithNumMemtables(1).
 		WithValueLogFileSize(vlogFileBytes).
@@ -183,7 +185,9 @@ func (st *store) save(old, img *Image) error {
 	if err != nil {
 		return fmt.Errorf("catalog: write: %w", err)
 	}
-	err = txn.Commit()
+	if err = txn.Commit(); err == nil {
+		err = st.db.Sync() // a system call
+	}
 	end()
 	if errors.Is(err, badger.ErrTxnTooBig) {
 		return ErrTooLarge
