@@ -46,6 +46,8 @@ type Engine struct {
 	catalog *catalog.Catalog
 	dir     *segment.Dir
 	groups  *coordinator.Coordinator
+	disk    *catalogDisk
+	onStall atomic.Pointer[func()]
 	stop    func() // ends the subscription to the catalogue
 	gauge   *gauge
 	closing sync.Once
@@ -80,16 +82,19 @@ func (e *Engine) open(ctx context.Context) error {
 	if e.meta, err = loadMeta(fs, data, e.options.Config.NodeID); err != nil {
 		return fmt.Errorf("data directory: %w", err)
 	}
+	limit := e.options.Config.LogDirStallTimeout
+	e.disk = newCatalogDisk(fs, e.options.Now, limit, e.log)
 	var group errgroup.Group
 	group.Go(func() (err error) {
 		e.catalog, err = catalog.Open(catalog.Options{
-			Dir: filepath.Join(data, "catalog"), ClusterID: e.meta.ClusterID, Disk: newCatalogDisk(fs), Logger: e.log,
+			Dir: filepath.Join(data, "catalog"), ClusterID: e.meta.ClusterID, Disk: e.disk, Logger: e.log,
 			Metrics: e.options.Metrics.Catalog,
 		})
 		return err
 	})
 	group.Go(func() (err error) {
 		e.dir, err = segment.OpenDir(ctx, segment.DirOptions{
+			StallTimeout: limit, Stalled: e.tellStall,
 			FS: fs, Path: data, Now: e.options.Now, Logger: e.log, OpenFiles: e.options.OpenFiles, Jitter: rand.Int64N,
 			RetentionInterval: e.options.Config.RetentionCheckInterval, RetentionDelay: e.options.Config.InitialTaskDelay,
 			Metrics: &e.options.Metrics.Log,
@@ -302,6 +307,9 @@ type LogDir struct {
 // LogDirs describes the log directories. It asks the file system.
 func (e *Engine) LogDirs() []LogDir {
 	d := LogDir{Path: e.dir.Path(), TotalBytes: -1, FreeBytes: -1, Err: e.dir.Err()}
+	if d.Err != nil {
+		return []LogDir{d} // its disk may not answer
+	}
 	if free, total, err := e.dir.Space(); err == nil {
 		d.FreeBytes, d.TotalBytes = int64(min(free, math.MaxInt64)), int64(min(total, math.MaxInt64))
 	}
@@ -320,7 +328,7 @@ func (e *Engine) Close(ctx context.Context) error {
 // closeCatalog does not wait longer than ctx for a disk that hangs.
 func (e *Engine) closeCatalog(ctx context.Context) error {
 	done := make(chan error, 1)
-	go func() { done <- e.catalog.Close() }()
+	go func() { done <- errors.Join(e.catalog.Close(), e.disk.close()) }()
 	select {
 	case err := <-done:
 		return err

@@ -34,7 +34,7 @@ func (e *Engine) openGroups() {
 	groups.RetentionCheckInterval = cfg.OffsetsRetentionCheck
 	e.groups = coordinator.New(coordinator.Options{
 		Topics: offsetsTopics{e}, Groups: groups, CommitTimeout: cfg.OffsetsCommitTimeout,
-		Now: e.options.Now, NewID: uuid.NewString, Logger: e.log,
+		Stall: e.dir.StallContext, Now: e.options.Now, NewID: uuid.NewString, Logger: e.log,
 	})
 	e.groups.Open()
 }

@@ -348,7 +348,7 @@ func (c *committer) forget(l *Log) {
 	if s := l.active(); s != nil {
 		s.flushed = math.MaxInt64 // its tail may go
 	}
-	if !c.journal.holds(l.w.journaled) || c.dir.Err() != nil {
+	if !c.journal.holds(l.w.journaled) || c.dir.fenced() != nil {
 		return
 	}
 	c.journal.add(l.id, 0, deletedLog)

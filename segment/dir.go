@@ -10,7 +10,6 @@ import (
 	"runtime"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -50,6 +49,10 @@ type DirOptions struct {
 	// OpenFiles is how many log files may be open while nobody uses them. Default 512.
 	OpenFiles int
 	Now       func() time.Time
+	// StallTimeout is how long a file operation may take before appends are refused. Default 10 s.
+	StallTimeout time.Duration
+	// Stalled is called when the directory has become stalled. It must not block. May be nil.
+	Stalled func()
 	// Jitter draws a number in [0, n) for segment.jitter.ms. Default: none.
 	Jitter func(n int64) int64
 	// RetentionInterval is how often to look for segments that retention no longer keeps, for the
@@ -78,6 +81,12 @@ func (o *DirOptions) setDefaults() {
 	if o.FlushInterval == 0 {
 		o.FlushInterval = time.Second
 	}
+	if o.StallTimeout == 0 {
+		o.StallTimeout = 10 * time.Second
+	}
+	if o.Stalled == nil {
+		o.Stalled = func() {}
+	}
 	if o.OpenFiles == 0 {
 		o.OpenFiles = 512
 	}
@@ -101,6 +110,9 @@ type Dir struct {
 	direct      bool        // log files and journal are written past the page cache
 	queue       *bytesQueue // of Append
 	fault       atomic.Pointer[error]
+	watched     *vfs.Watched
+	slowSaid    atomic.Int64 // unix nanoseconds of the last log line about a slow operation
+	stalls      atomic.Int64
 	refusalSaid atomic.Int64 // unix seconds of the last log line about refused appends
 
 	mu     sync.Mutex // guards the fields below; never held across a file operation
@@ -154,7 +166,7 @@ func OpenDir(ctx context.Context, opts DirOptions) (*Dir, error) {
 		calls:       make(chan func()),
 		stop:        make(chan struct{}),
 	}
-	d.fs = thriftyFS{opts.FS, d.files}
+	d.fs = thriftyFS{d.watch(opts.FS), d.files}
 	d.files.fs = d.fs
 	if err := d.fs.MkdirAll(d.topics, 0o755); err != nil {
 		return nil, fmt.Errorf("open log directory: %w", err)
@@ -227,14 +239,6 @@ func (d *Dir) Found() []LogID {
 	return ids
 }
 
-// Err is nil while the directory accepts appends, and otherwise says what fenced it.
-func (d *Dir) Err() error {
-	if err := d.fault.Load(); err != nil {
-		return *err
-	}
-	return nil
-}
-
 // Space is what the directory's file system has left, and how large it is, in bytes.
 func (d *Dir) Space() (free, total uint64, err error) { return d.fs.Space(d.opts.Path) }
 
@@ -260,7 +264,7 @@ func (d *Dir) failed(op, file string, cause error) error {
 		d.sayRefused("no file descriptor left: appends are refused until there is one", op, file, cause)
 		return fmt.Errorf("%w: %s %s: %w", ErrNoDescriptors, op, file, cause)
 	}
-	if !errors.Is(cause, syscall.ENOSPC) && !errors.Is(cause, syscall.EDQUOT) {
+	if !vfs.Full(cause) {
 		return d.fence(op, file, cause)
 	}
 	d.makeRoom()
@@ -313,7 +317,7 @@ func (d *Dir) onCommitter(ctx context.Context, f func()) error {
 	case <-d.stop:
 		return ErrClosed
 	case <-ctx.Done():
-		return ctx.Err()
+		return context.Cause(ctx)
 	}
 	<-done // f runs at once and does not block
 	return nil
@@ -368,7 +372,7 @@ func (d *Dir) Close(ctx context.Context) error {
 func (d *Dir) writeClean(logs []*Log) error {
 	defer d.files.close()
 	defer d.committer.journal.close(false) // closes what a failure has left open
-	if err := d.Err(); err != nil {
+	if err := d.fenced(); err != nil {
 		return err
 	}
 	var group errgroup.Group

@@ -78,7 +78,7 @@ func (c *committer) flushed() <-chan struct{} {
 // beginFlush starts a flush of all that is dirty and due.
 func (c *committer) beginFlush() {
 	c.due = false
-	if c.flushing != nil || len(c.dirty) == 0 || c.dir.Err() != nil {
+	if c.flushing != nil || len(c.dirty) == 0 || c.dir.fenced() != nil {
 		return
 	}
 	c.armed = false
@@ -170,7 +170,7 @@ func (c *committer) endFlush() {
 	took := c.dir.opts.Now().Sub(f.begun)
 	c.pause = max(c.dir.opts.FlushInterval, min(maxFlushPause, flushShare*took))
 	c.evict()
-	if len(c.dirty) > 0 && c.dir.Err() == nil {
+	if len(c.dirty) > 0 && c.dir.fenced() == nil {
 		c.arm()
 	}
 }

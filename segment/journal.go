@@ -192,7 +192,7 @@ func (j *journal) drop() { j.buf, j.entries = nil, 0 }
 // find it when others have taken the places of its batches.
 func (j *journal) failedWrite(f *journalFile, cause error) error {
 	err := j.dir.failed("write", f.name, cause)
-	if j.dir.Err() != nil {
+	if j.dir.fenced() != nil {
 		return err
 	}
 	if cut := f.file.Truncate(f.size); cut != nil {

@@ -131,7 +131,7 @@ type Result struct {
 	// Timestamp is, for a duplicate, the largest timestamp of the original batch.
 	Timestamp int64
 	// Err is nil when the records are on the disk. Otherwise none of them is: a
-	// producer.Err…, ErrNoSpace, ErrFenced, ErrDeleted, ErrClosed or ErrTooLarge.
+	// producer.Err…, ErrNoSpace, ErrFenced, ErrStalled, ErrDeleted, ErrClosed or ErrTooLarge.
 	Err error
 }
 
@@ -231,8 +231,10 @@ func (l *Log) EndOffsetForEpoch(epoch int32) (foundEpoch int32, endOffset int64)
 func (l *Log) EpochAt(offset int64) int32 { return l.epochs.Load().at(offset) }
 
 // Producers lists the idempotent producers that the log remembers. It waits for
-// the committer's current round, at most until ctx ends.
+// the committer's current round, at most until ctx ends or the directory is stalled.
 func (l *Log) Producers(ctx context.Context) (list []producer.Info, err error) {
+	ctx, end := l.dir.unlessStalled(ctx)
+	defer end()
 	err = l.dir.onCommitter(ctx, func() {
 		l.expireProducers()
 		list = l.w.producers.Active()
@@ -258,7 +260,7 @@ func (l *Log) expireProducers() {
 
 // Append queues batches and returns; the queue's order is the log's order. It
 // blocks only while the queues of the log or the directory are full, until
-// a.Patience has passed (ErrQueueFull) or ctx ends. When it returns nil, Done
+// a.Patience has passed (ErrQueueFull), ctx ends or the directory is stalled (ErrStalled). When it returns nil, Done
 // has been or will be called; otherwise never.
 func (l *Log) Append(ctx context.Context, a *Append) error {
 	a.queued = l.dir.opts.Metrics.now()
@@ -267,6 +269,9 @@ func (l *Log) Append(ctx context.Context, a *Append) error {
 	}
 	l.mu.Lock()
 	err := l.gone
+	if err == nil {
+		err = l.dir.Err()
+	}
 	if err == nil {
 		l.pending = append(l.pending, a)
 	}
@@ -291,6 +296,8 @@ func (l *Log) charge(ctx context.Context, a *Append) error {
 		}
 		l.queue.Release(a.charged)
 	}
+	ctx, end := l.dir.unlessStalled(ctx)
+	defer end()
 	if a.Patience > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeoutCause(ctx, a.Patience, ErrQueueFull)

@@ -89,11 +89,16 @@ func (l *Log) recoverStart() error {
 
 // DeleteRecordsBefore moves the log start offset up, durably, and then removes the
 // segments that lie wholly before it. It waits for the disk, at most until
-// ctx ends; the move may then still happen. Moving back is no error and does
+// ctx ends or the directory is stalled; the move may then still happen. Moving back is no error and does
 // nothing. ErrOffsetOutOfRange when offset lies behind the log end offset.
 func (l *Log) DeleteRecordsBefore(ctx context.Context, offset int64) error {
 	if offset > l.LogEndOffset() {
 		return fmt.Errorf("%w: delete before %d, log ends at %d", ErrOffsetOutOfRange, offset, l.LogEndOffset())
+	}
+	ctx, end := l.dir.unlessStalled(ctx)
+	defer end()
+	if err := l.dir.stalled(); err != nil {
+		return err // the janitor's queue must not grow meanwhile
 	}
 	done := make(chan error, 1)
 	l.dir.toJanitor(func() { done <- l.moveStart(offset) })
@@ -101,7 +106,7 @@ func (l *Log) DeleteRecordsBefore(ctx context.Context, offset int64) error {
 	case err := <-done:
 		return err
 	case <-ctx.Done():
-		return ctx.Err()
+		return context.Cause(ctx)
 	case <-l.dir.stop:
 		return ErrClosed
 	}

@@ -45,7 +45,7 @@ type part struct {
 // begin readies the active segment of l; when that fails, p.failure is set.
 func (p *part) begin(c *committer, l *Log) {
 	p.committer, p.dir, p.log, p.next, p.epochs = c, c.dir, l, l.w.next, l.epochs.Load()
-	if p.failure = p.dir.Err(); p.failure != nil {
+	if p.failure = p.dir.fenced(); p.failure != nil {
 		return
 	}
 	if l.active() == nil {
@@ -186,7 +186,7 @@ func (p *part) applyWrite() {
 			p.log.w.unflushed += p.records
 			p.committer.soil(p.log, p.log.config.Load().FlushAfter)
 		}
-	} else if p.dir.Err() == nil {
+	} else if p.dir.fenced() == nil {
 		if err := p.write.undo(); err != nil {
 			p.failure = p.dir.fence("truncate", p.segment.name(".log"), err)
 		}

@@ -175,8 +175,12 @@ func (l *Log) indexes(s *segmentFile) (*indexes, error) {
 		l.dir.sayCorrupt(l, &CorruptError{File: f.Name(), Position: walk.position, Cause: walk.err})
 	} else if !s.rebuilt.CompareAndSwap(false, true) {
 		// another reader writes the same
-	} else if err := s.writeIndexes(l.dir.fs, &writer.indexes, vfs.WriteFileAtomic); err != nil {
-		l.dir.log.Warn("cannot write indexes: they are built again after the next start", "file", s.name(".index"), "error", err)
+	} else { // a reader does not wait for a disk that may take no writes
+		l.dir.toJanitor(func() {
+			if err := s.writeIndexes(l.dir.fs, &writer.indexes, vfs.WriteFileAtomic); err != nil {
+				l.dir.log.Warn("cannot write indexes: they are built again after the next start", "file", s.name(".index"), "error", err)
+			}
+		})
 	}
 	s.index.CompareAndSwap(nil, &writer.indexes)
 	return s.index.Load(), nil

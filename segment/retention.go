@@ -185,7 +185,7 @@ func (l *Log) leaveIdle(s *segmentFile, size int64) (left bool) {
 		l.mu.Lock()
 		gone := l.gone
 		l.mu.Unlock()
-		if l.active() == s && s.size.Load() == size && gone == nil && l.dir.Err() == nil {
+		if l.active() == s && s.size.Load() == size && gone == nil && l.dir.fenced() == nil {
 			left = l.leave() == nil
 		}
 	})

@@ -37,7 +37,7 @@ func (l *Log) leave() error {
 	if s == nil || s.size.Load() == 0 {
 		return nil
 	}
-	if err := l.dir.Err(); err != nil {
+	if err := l.dir.fenced(); err != nil {
 		return err
 	}
 	if err := l.dir.committer.sealActive(l); err != nil {

@@ -249,7 +249,7 @@ func (p *produceCall) encode(dst []byte) ([]byte, error) {
 	defer p.mu.Unlock()
 	for _, part := range p.parts[:p.usedParts] {
 		if !part.answered {
-			part.result = engine.ProduceResult{BaseOffset: -1, LogAppendTime: -1, LogStartOffset: -1, Err: errTimedOut}
+			part.result = engine.ProduceResult{BaseOffset: -1, LogAppendTime: -1, LogStartOffset: -1, Err: p.c.s.late()}
 		}
 	}
 	if p.acks == 0 {

@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"errors"
+	"syscall"
 
 	"github.com/millrace/millrace/engine"
 	"github.com/millrace/millrace/engine/catalog"
@@ -91,6 +92,7 @@ var errorCodes = []struct {
 	{segment.ErrNoDescriptors, codeKafkaStorageError},
 	{segment.ErrQueueFull, codeRequestTimedOut},
 	{segment.ErrFenced, codeKafkaStorageError},
+	{segment.ErrStalled, codeKafkaStorageError},
 	{segment.ErrCorrupt, codeCorruptMessage},
 	{segment.ErrClosed, codeNotLeaderOrFollower},
 
@@ -99,7 +101,10 @@ var errorCodes = []struct {
 	{catalog.ErrTooLarge, codeInvalidRequest},
 	{catalog.ErrNoSpace, codeKafkaStorageError},
 	{catalog.ErrFailed, codeKafkaStorageError},
+	{catalog.ErrStalled, codeKafkaStorageError}, // retried by clients, as is the REQUEST_TIMED_OUT of a controller that cannot write, but says why
 	{catalog.ErrClosed, codeBrokerNotAvailable},
+
+	{syscall.EIO, codeKafkaStorageError}, // of a read
 }
 
 // errorCode is the Kafka code of an error, codeUnknownServerError for one that

@@ -159,16 +159,16 @@ func (p *pipeline) write() {
 }
 
 // answer writes the responses at the front of the queue that are complete or out
-// of time, and tells whether there were any.
+// of time, or all while the log's disk is stalled, and tells whether there were any.
 func (p *pipeline) answer() bool {
-	now := p.c.s.opts.Now()
+	now, stalled := p.c.s.opts.Now(), p.c.s.stalled()
 	p.mu.Lock()
 	if p.failure != nil {
 		p.mu.Unlock()
 		return false
 	}
 	n := 0
-	for n < len(p.queue) && (p.queue[n].complete.Load() || !now.Before(p.queue[n].deadline)) {
+	for n < len(p.queue) && (p.queue[n].complete.Load() || stalled || !now.Before(p.queue[n].deadline)) {
 		n++
 	}
 	p.answering = append(p.answering[:0], p.queue[:n]...)

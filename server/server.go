@@ -130,6 +130,7 @@ func New(e *engine.Engine, opts Options) (*Server, error) {
 		return nil, err
 	}
 	s.engine = e
+	e.OnStall(s.wakeWriters)
 	s.producerIDs = engine.NewProducerIDs(e.Catalog(), opts.NodeID)
 	return s, nil
 }

@@ -61,7 +61,7 @@ func Run(s Settings, stdout, stderr io.Writer, version string) error {
 		if !serving.Load() {
 			return errors.New("starting or stopping")
 		}
-		return eng.Fault()
+		return eng.Health()
 	}
 	seen.attach(eng, srv, ready)
 	web, err := openHTTP(s.HTTP, logger, ready, seen.handler())

@@ -28,6 +28,16 @@ type Disk interface {
 	Reserve(dir, suffix string, size int64) error
 	// FreeBytes is the room left on a directory's file system.
 	FreeBytes(dir string) (uint64, error)
+	// Probe writes something to a directory and syncs it. Badger writes through memory
+	// maps, where a disk that does not answer stops not only the writer but, with the next
+	// garbage collection, the whole process: so it has to be met here, in a system call.
+	Probe(dir string) error
+	// Begin notes that Badger begins something that is to be watched like a file operation,
+	// and end that it has ended.
+	Begin(what, dir string) (end func())
+	// Stall is a context that ends, with the reason as its cause, when the disk has not
+	// answered for longer than it may; when it answers again, the next call gives a new one.
+	Stall() context.Context
 }
 
 // Catalog drives the state machine on one node and keeps its state in Badger.
@@ -35,13 +45,14 @@ type Catalog struct {
 	log     *slog.Logger
 	metrics Metrics
 	store   storage
+	disk    Disk
 	image   atomic.Pointer[Image]
 
 	proposals chan proposal // to the writer; unbuffered, so a proposer waits with its own deadline
 	stop      chan struct{} // closed by Close
 	done      chan struct{} // closed when the writer has ended
 	stopOnce  sync.Once
-	failed    error // set and read by the writer only
+	failure   atomic.Pointer[error] // set by the writer
 
 	subscribersMu sync.Mutex // guards subscribers; never held across a call
 	subscribers   []*subscriber
@@ -78,6 +89,7 @@ func Open(opts Options) (*Catalog, error) {
 	}
 	c := newCatalog(st, img, opts.Logger)
 	c.metrics = opts.Metrics
+	c.disk = opts.Disk
 	if opts.ClusterID != "" && img.ClusterID() == "" {
 		if _, err := c.execute(SetCluster{ClusterID: opts.ClusterID}); err != nil {
 			return nil, errors.Join(err, st.close())
@@ -106,12 +118,16 @@ func newCatalog(st storage, img *Image, log *slog.Logger) *Catalog {
 func (c *Catalog) Image() *Image { return c.image.Load() }
 
 // Propose applies a command and returns when it is on the disk, its image
-// published and every subscriber told. An error of the context means that the
-// outcome is not known: the command may still take effect, unless the context had
-// ended before. Errors of single items are in the result.
+// published and every subscriber told. An error of the context, and ErrStalled, mean
+// that the outcome is not known: the command may still take effect, unless the context
+// had ended, or the disk was stalled, before. Errors of single items are in the result.
 func (c *Catalog) Propose(ctx context.Context, cmd Command) (Result, error) {
 	if err := ctx.Err(); err != nil {
 		return Result{}, err
+	}
+	stall := c.stall()
+	if stall.Err() != nil {
+		return Result{}, stalled(stall)
 	}
 	defer c.metrics.proposed(c.metrics.now())
 	p := proposal{cmd: cmd, answer: make(chan answer, 1)}
@@ -119,15 +135,43 @@ func (c *Catalog) Propose(ctx context.Context, cmd Command) (Result, error) {
 	case c.proposals <- p:
 	case <-c.done:
 		return Result{}, ErrClosed
+	case <-stall.Done():
+		return Result{}, stalled(stall)
 	case <-ctx.Done():
 		return Result{}, ctx.Err()
 	}
 	select {
 	case a := <-p.answer:
 		return a.res, a.err
+	case <-stall.Done():
+		return Result{}, stalled(stall)
 	case <-ctx.Done():
 		return Result{}, ctx.Err()
 	}
+}
+
+// stall is the disk's, or a context that never ends.
+func (c *Catalog) stall() context.Context {
+	if c.disk == nil {
+		return context.Background()
+	}
+	return c.disk.Stall()
+}
+
+func stalled(stall context.Context) error {
+	return fmt.Errorf("%w: %w", ErrStalled, context.Cause(stall))
+}
+
+// Err is nil while changes are taken. Otherwise it is an ErrStalled, which goes when the
+// disk answers, or an ErrFailed, which stays. It does not touch the disk.
+func (c *Catalog) Err() error {
+	if failed := c.failure.Load(); failed != nil {
+		return fmt.Errorf("%w: %w", ErrFailed, *failed)
+	}
+	if stall := c.stall(); stall.Err() != nil {
+		return stalled(stall)
+	}
+	return nil
 }
 
 // Subscribe has fn called after every change, in the order of the changes and
@@ -187,8 +231,8 @@ func (c *Catalog) write() {
 // execute applies one command, stores what it changed, publishes the image and
 // tells the subscribers.
 func (c *Catalog) execute(cmd Command) (Result, error) {
-	if c.failed != nil {
-		return Result{}, fmt.Errorf("%w: %w", ErrFailed, c.failed)
+	if failed := c.failure.Load(); failed != nil {
+		return Result{}, fmt.Errorf("%w: %w", ErrFailed, *failed)
 	}
 	old := c.Image()
 	res, err := Apply(old, cmd)
@@ -199,7 +243,7 @@ func (c *Catalog) execute(cmd Command) (Result, error) {
 		if errors.Is(err, ErrTooLarge) || errors.Is(err, ErrNoSpace) {
 			return Result{}, err
 		}
-		c.failed = err
+		c.failure.Store(&err)
 		c.log.Error("catalog refuses changes from now on", "error", err)
 		return Result{}, fmt.Errorf("%w: %w", ErrFailed, err)
 	}

@@ -403,6 +403,9 @@ type testDisk struct {
 }
 
 func (d *testDisk) SyncDir(string) error               { d.synced++; return nil }
+func (d *testDisk) Probe(string) error                 { return nil }
+func (d *testDisk) Begin(_, _ string) func()           { return func() {} }
+func (d *testDisk) Stall() context.Context             { return context.Background() }
 func (d *testDisk) FreeBytes(string) (uint64, error)   { return d.free, nil }
 func (d *testDisk) Reserve(_, _ string, _ int64) error { d.reserved++; return nil }
 

@@ -22,6 +22,9 @@ var (
 	// ErrNoSpace means that the disk is too full to change anything safely. Nothing
 	// was changed; changes are taken again once there is room.
 	ErrNoSpace = errors.New("catalog: disk too full for a change")
+	// ErrStalled means that the disk has not answered for longer than it may. Changes are
+	// taken again when it does. Whether the change that met it takes effect is not known.
+	ErrStalled = errors.New("catalog: the disk does not answer")
 	// ErrFailed means that an earlier write failed, so the state on the disk is
 	// not known; reading goes on, changes are refused until the catalog is opened again.
 	ErrFailed = errors.New("catalog: refuses changes after a failed write")

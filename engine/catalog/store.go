@@ -47,7 +47,9 @@ func openStore(opts Options) (*store, *Image, error) {
 		return nil, nil, fmt.Errorf("%w: opening %s needs %d MiB", ErrNoSpace, opts.Dir, roomBytes>>20)
 	}
 	o := badger.DefaultOptions(opts.Dir).
-		WithSyncWrites(true).
+		// commit syncs. Badger itself would sync a file before it touches its memory maps,
+		// and leave a disk that stalls then the time to stop the process: see Disk.Probe.
+		WithSyncWrites(false).
 		WithMemTableSize(memtableBytes).
 		WithNumMemtables(1).
 		WithValueLogFileSize(vlogFileBytes).
@@ -85,6 +87,11 @@ func (st *store) close() error {
 		st.log.Warn("the disk is full: the catalogue is left as it is, and recovered at the next start", "dir", st.dir)
 		return nil
 	}
+	end, err := st.begin("close")
+	if err != nil {
+		return fmt.Errorf("catalog: close: %w", err)
+	}
+	defer end()
 	if err := st.db.Close(); err != nil {
 		return fmt.Errorf("catalog: close: %w", err)
 	}
@@ -112,6 +119,18 @@ func (st *store) settle() error {
 		return fmt.Errorf("catalog: sync directory: %w", err)
 	}
 	return nil
+}
+
+// begin comes before whatever makes Badger touch its files. When the disk does not answer,
+// it does not return: see Disk.Probe. An error means that Badger is not to be called.
+func (st *store) begin(what string) (end func(), err error) {
+	if st.disk == nil {
+		return func() {}, nil
+	}
+	if err := st.disk.Probe(st.dir); err != nil {
+		return nil, err
+	}
+	return st.disk.Begin(what, st.dir), nil
 }
 
 // checkTurn refuses a write that could make Badger turn to a new log on a full disk.
@@ -162,7 +181,14 @@ func (st *store) save(old, img *Image) error {
 	if err := w.gather(old, img); err != nil {
 		return fmt.Errorf("%w: %.200s", ErrTooLarge, err) // Badger's error may hold the value
 	}
-	err := txn.Commit()
+	end, err := st.begin("commit")
+	if err != nil {
+		return fmt.Errorf("catalog: write: %w", err)
+	}
+	if err = txn.Commit(); err == nil {
+		err = st.db.Sync() // a system call
+	}
+	end()
 	if errors.Is(err, badger.ErrTxnTooBig) {
 		return ErrTooLarge
 	}
@@ -271,7 +297,12 @@ func (st *store) tidy() {
 	if st.db.Levels()[0].NumTables < flattenAt {
 		return
 	}
-	if err := st.db.Flatten(1); err != nil {
+	end, err := st.begin("merge")
+	if err == nil {
+		err = st.db.Flatten(1)
+		end()
+	}
+	if err != nil {
 		st.log.Warn("catalog could not merge its tables", "error", err)
 	}
 }

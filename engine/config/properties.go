@@ -121,7 +121,7 @@ func (s *keySet) nearest(name string) string {
 	best, bestDistance := "", len(name)/3+2
 	for i := range s.keys {
 		k := &s.keys[i]
-		if k.Has(Internal) {
+		if k.Has(Internal) && !k.Has(Honoured) {
 			continue
 		}
 		if d := distance(name, k.Name, bestDistance); d < bestDistance {

@@ -40,6 +40,9 @@ func (c *Coordinator) begin(ctx context.Context, groupID string, event func(grou
 		s.unlock()
 		select {
 		case <-changed:
+		case <-c.opts.Stall().Done(): // what is being waited for is a record on its way
+			t.answered <- group.Failed(event(0), ErrNotAvailable)
+			return t
 		case <-ctx.Done():
 			t.answered <- group.Failed(event(0), ErrNotAvailable)
 			return t
@@ -75,15 +78,31 @@ func (s *shard) full(groupID string) bool {
 	return s.gated || s.pending >= s.c.opts.MaxPending || h != nil && h.Deleting()
 }
 
-// wait gives the answer, or gives up when ctx ends; what has been begun goes on.
+// wait gives the answer, or gives up when ctx ends, or when a record is on its way and the disk has
+// stalled; what has been begun goes on.
 func (t *ticket) wait(ctx context.Context) any {
 	if t.shard == nil {
 		return <-t.answered // refused before it got to a group
 	}
-	select {
-	case a := <-t.answered:
-		return a
-	case <-ctx.Done():
+	for over := false; !over; {
+		select {
+		case a := <-t.answered:
+			return a
+		case <-ctx.Done():
+			over = true
+		case <-t.shard.c.opts.Stall().Done():
+			changed, unsettled := t.shard.unsettled()
+			if over = unsettled; over {
+				break
+			}
+			select { // it waits for other members, or for what has just been settled
+			case a := <-t.answered:
+				return a
+			case <-changed:
+			case <-ctx.Done():
+				over = true
+			}
+		}
 	}
 	t.shard.mu.Lock()
 	delete(t.shard.waiters, t.token)
@@ -94,6 +113,13 @@ func (t *ticket) wait(ctx context.Context) any {
 	default:
 		return group.Failed(t.event, ErrNotAvailable)
 	}
+}
+
+// unsettled tells whether a record is on its way to the log, and gives what ends when the next one is settled.
+func (s *shard) unsettled() (changed <-chan struct{}, unsettled bool) {
+	s.mu.Lock()
+	defer s.unlock()
+	return s.changed, s.settled < s.pushed
 }
 
 // settledSoFar waits until the outcome of everything that is on its way to the log now is known.

@@ -19,9 +19,12 @@ type Options struct {
 	CommitTimeout time.Duration // offsets.commit.timeout.ms: how long a request waits for its records to be durable
 	MaxPending    int64         // bytes of records on their way to the log, per partition; default 4 MiB
 	MinRewrite    int64         // a log of fewer bytes than this is left alone; default 1 MiB
-	Now           func() time.Time
-	NewID         func() string // a fresh UUID
-	Logger        *slog.Logger
+	// Stall gives a context that ends while the disk of the logs does not answer: nobody waits for
+	// a record then that is in the disk's hands. Default: never.
+	Stall  func() context.Context
+	Now    func() time.Time
+	NewID  func() string // a fresh UUID
+	Logger *slog.Logger
 }
 
 const (
@@ -58,6 +61,9 @@ func New(opts Options) *Coordinator {
 	}
 	if opts.MinRewrite == 0 {
 		opts.MinRewrite = defaultMinRewrite
+	}
+	if opts.Stall == nil {
+		opts.Stall = context.Background
 	}
 	c := &Coordinator{opts: opts, opening: make(chan struct{}, 1)}
 	c.ctx, c.cancel = context.WithCancel(context.Background())

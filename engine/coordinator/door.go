@@ -5,8 +5,9 @@ import "context"
 // Log is what the coordinator needs of one partition of __consumer_offsets.
 type Log interface {
 	// Append queues one batch, built with offsets from 0. It may block while the log's queue is full, until ctx ends.
-	// When it returns nil, done is called exactly once, in the order of the appends, with the offsets of the batch
-	// once it is committed (durable), or with the reason why it never will be. done does not block.
+	// When it returns nil, done is called exactly once, with the offsets of the batch once it is committed (durable), or
+	// with the reason why it never will be; a batch that is refused may hear so before those ahead of it. done does
+	// not block.
 	Append(ctx context.Context, batch []byte, done func(base, last int64, err error)) error
 	LogStartOffset() int64
 	HighWatermark() int64

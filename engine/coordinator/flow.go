@@ -73,8 +73,9 @@ func (s *shard) append(b *batch.Builder, items []*outgoing) {
 	records := b.Len()
 	bytes, err := b.Build()
 	size := int64(len(bytes))
+	turn := s.takeTurn()
 	if err != nil {
-		s.appended(outcome{items: items, bytes: size, err: err})
+		s.appended(turn, outcome{items: items, bytes: size, err: err})
 		return
 	}
 	s.c.Stats.Appends.Add(1)
@@ -82,20 +83,41 @@ func (s *shard) append(b *batch.Builder, items []*outgoing) {
 	s.c.work.Add(1) // an append in the log's hands counts as work: Close waits for its outcome
 	err = s.log.Append(s.c.ctx, bytes, func(base, last int64, err error) {
 		defer s.c.work.Done()
-		s.appended(outcome{items: items, bytes: size, base: base, last: last, err: err})
+		s.appended(turn, outcome{items: items, bytes: size, base: base, last: last, err: err})
 	})
 	if err != nil {
-		s.appended(outcome{items: items, bytes: size, err: err})
+		s.appended(turn, outcome{items: items, bytes: size, err: err})
 		s.c.work.Done()
 	}
 }
 
-// appended notes an outcome and leaves the rest to settle: the log's committer, which calls it, must not wait.
-func (s *shard) appended(o outcome) {
+// turn is the place of a batch in the order of the appends.
+type turn struct {
+	known bool
+	outcome
+}
+
+// takeTurn gives the next batch its place. Only drain calls it.
+func (s *shard) takeTurn() *turn {
+	t := new(turn)
 	s.settleMu.Lock()
-	s.done = append(s.done, o)
-	start := !s.settling
-	s.settling = true
+	defer s.settleMu.Unlock()
+	s.turns = append(s.turns, t)
+	return t
+}
+
+// appended notes an outcome and leaves the rest to settle: the log's committer, which calls it, must not wait.
+// A log whose disk stalls refuses what is queued while it still holds what came before, so an outcome may come too
+// early: groups hear of it after those before it.
+func (s *shard) appended(t *turn, o outcome) {
+	s.settleMu.Lock()
+	t.known, t.outcome = true, o
+	for len(s.turns) > 0 && s.turns[0].known {
+		s.done = append(s.done, s.turns[0].outcome)
+		s.turns = s.turns[1:]
+	}
+	start := !s.settling && len(s.done) > 0
+	s.settling = s.settling || start
 	s.settleMu.Unlock()
 	if start {
 		s.c.work.Go(s.settle)
@@ -205,7 +227,7 @@ func (s *shard) appendRewrite(item *outgoing, r *rewrite) {
 		}
 	}
 	flush()
-	s.appended(outcome{items: []*outgoing{item}}) // no batch of its own: all have been handed over
+	s.appended(s.takeTurn(), outcome{items: []*outgoing{item}}) // no batch of its own: all have been handed over
 }
 
 // rewritten counts a batch of a rewrite; with the last one the log may begin at the first.

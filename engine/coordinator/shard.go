@@ -36,6 +36,7 @@ type shard struct {
 	notes    []group.Note         // to be logged when the lock is free
 
 	settleMu sync.Mutex // a leaf: held for an append to a slice
+	turns    []*turn    // of batches in the log's hands, in order
 	done     []outcome
 	settling bool
 }
