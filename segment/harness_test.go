@@ -59,6 +59,9 @@ func (d *testDir) flush(t testing.TB) {
 // straightOnly has every append go into its segment at once.
 func straightOnly(o *DirOptions) { o.DirectBytes = 1 }
 
+// byJournal has every append go through the journal, and stay there for long.
+func byJournal(o *DirOptions) { o.DirectBytes, o.FlushInterval = 1<<40, time.Hour }
+
 type lockedBuffer struct {
 	mu sync.Mutex
 	bytes.Buffer

@@ -18,17 +18,20 @@ import (
 type stall struct {
 	fault vfs.Fault
 	how   string // what meets it
+	way   func(*DirOptions)
 }
 
 var stalls = []stall{
-	{vfs.Fault{Op: vfs.OpWrite, Path: "*.log"}, "append"},
-	{vfs.Fault{Op: vfs.OpSync, Path: "*.log"}, "append"},
-	{vfs.Fault{Op: vfs.OpOpen, Path: "*.log"}, "first append"},
-	{vfs.Fault{Op: vfs.OpMkdir, Path: "other-*"}, "first append"},
-	{vfs.Fault{Op: vfs.OpSyncDir, Path: "topics"}, "first append"},
-	{vfs.Fault{Op: vfs.OpSyncDir, Path: "other-*"}, "first append"},
-	{vfs.Fault{Op: vfs.OpRename, Path: startFile}, "delete records"},
-	{vfs.Fault{Op: vfs.OpSync, Path: startFile + ".tmp"}, "delete records"},
+	{vfs.Fault{Op: vfs.OpWrite, Path: "*.log"}, "append", straightOnly},
+	{vfs.Fault{Op: vfs.OpSync, Path: "*.log"}, "append", straightOnly},
+	{vfs.Fault{Op: vfs.OpWrite, Path: "*.journal"}, "append", byJournal},
+	{vfs.Fault{Op: vfs.OpSync, Path: "*.journal"}, "append", byJournal},
+	{vfs.Fault{Op: vfs.OpOpen, Path: "*.log"}, "first append", straightOnly},
+	{vfs.Fault{Op: vfs.OpMkdir, Path: "other-*"}, "first append", straightOnly},
+	{vfs.Fault{Op: vfs.OpSyncDir, Path: "topics"}, "first append", straightOnly},
+	{vfs.Fault{Op: vfs.OpSyncDir, Path: "other-*"}, "first append", straightOnly},
+	{vfs.Fault{Op: vfs.OpRename, Path: startFile}, "delete records", straightOnly},
+	{vfs.Fault{Op: vfs.OpSync, Path: startFile + ".tmp"}, "delete records", byJournal},
 }
 
 // A disk that stalls for a minute keeps nobody waiting beyond the deadline: what is queued and
@@ -46,7 +49,7 @@ func (s stall) run(t *testing.T) {
 	fs := newMem(t)
 	faulty := vfs.NewFaulty(fs)
 	stalledCalls := 0
-	d := openDir(t, faulty, func(o *DirOptions) {
+	d := openDir(t, faulty, s.way, func(o *DirOptions) {
 		o.Now = time.Now
 		o.QueueBytes = 4096
 		o.Stalled = func() { stalledCalls++ }
@@ -184,7 +187,7 @@ func TestStallThatEndsInAnError(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fs := newMem(t)
 		faulty := vfs.NewFaulty(fs)
-		d := openDir(t, faulty, func(o *DirOptions) { o.Now = time.Now })
+		d := openDir(t, faulty, straightOnly, func(o *DirOptions) { o.Now = time.Now })
 		l := d.open(t, "orders", 0, DefaultLogConfig())
 		l.mustAppend(t, makeBatch(t, 3, "good", 1))
 		hold := make(chan struct{})
@@ -224,7 +227,7 @@ func TestStallThatEndsInAnError(t *testing.T) {
 func TestFailedAppendIsTakenBackDuringAStall(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		faulty := vfs.NewFaulty(newMem(t))
-		d := openDir(t, faulty, func(o *DirOptions) { o.Now = time.Now })
+		d := openDir(t, faulty, straightOnly, func(o *DirOptions) { o.Now = time.Now })
 		l := d.open(t, "orders", 0, DefaultLogConfig())
 		l.mustAppend(t, makeBatch(t, 3, "good", 1))
 		write, rename := make(chan struct{}), make(chan struct{})
@@ -262,7 +265,7 @@ func TestFailedAppendIsTakenBackDuringAStall(t *testing.T) {
 func TestCloseDuringAStall(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		faulty := vfs.NewFaulty(newMem(t))
-		d := openDir(t, faulty, func(o *DirOptions) { o.Now = time.Now })
+		d := openDir(t, faulty, straightOnly, func(o *DirOptions) { o.Now = time.Now })
 		l := d.open(t, "orders", 0, DefaultLogConfig())
 		hold := make(chan struct{})
 		faulty.Inject(vfs.Fault{Op: vfs.OpSync, Path: "*.log", Nth: 1, Stall: hold})
