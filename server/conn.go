@@ -75,6 +75,7 @@ func (c *conn) serve() {
 		chunkTime: c.s.opts.FrameTime,
 		deadline:  c.setReadDeadline,
 		produces:  func(version int16) *api { return c.s.registry.find(produce.key, version) },
+		sizes:     produceDefaults,
 	}
 	c.pipe.init(c)
 	if tcp, ok := c.nc.(*net.TCPConn); ok {

@@ -27,7 +27,7 @@ func doorOptions() Options {
 // knock connects to a server without an engine through a pipe.
 func knock(t *testing.T, list ...*api) (*Server, net.Conn) {
 	t.Helper()
-	s, err := newServer(doorOptions(), append(list, &apiVersions))
+	s, err := newServer(doorOptions(), append(list, &apiVersions, &produce))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -57,6 +57,27 @@ func lasts(t *testing.T, c net.Conn) time.Duration {
 	return time.Since(start)
 }
 
+// trickle writes the first bytes of b at once, and then a piece at a time.
+func trickle(c net.Conn, b []byte, first, piece int, pause time.Duration) {
+	for n := first; len(b) > 0; n = piece {
+		n = min(n, len(b))
+		if _, err := c.Write(b[:n]); err != nil {
+			return
+		}
+		if b = b[n:]; n == piece {
+			time.Sleep(pause)
+		}
+	}
+}
+
+// largeProduceBody is a produce request with records of n bytes for one partition,
+// behind a flexible header.
+func largeProduceBody(version int16, n int) []byte {
+	req := kmsg.NewPtrProduceRequest()
+	req.Version, req.Topics = version, []kmsg.ProduceRequestTopic{{Topic: "t", Partitions: []kmsg.ProduceRequestTopicPartition{{Records: make([]byte, n)}}}}
+	return req.AppendTo([]byte{0})
+}
+
 func TestConnectionTimes(t *testing.T) {
 	tests := []struct {
 		name  string
@@ -79,6 +100,22 @@ func TestConnectionTimes(t *testing.T) {
 				}
 			}()
 		}, 30 * time.Second},
+		{"a produce request comes by one byte every 29 seconds", func(c net.Conn) {
+			go trickle(c, request(0, 9, 1, make([]byte, 100)...), 4, 1, 29*time.Second)
+		}, 30 * time.Second},
+		{"a large produce request comes by 1 KiB every second", func(c net.Conn) {
+			go trickle(c, request(0, 9, 1, largeProduceBody(9, 200<<10)...), 4, 1<<10, time.Second)
+		}, 30 * time.Second},
+		{"a large produce request comes by 64 KiB every 14 seconds and stops", func(c net.Conn) {
+			b := request(0, 9, 1, largeProduceBody(9, 200<<10)...)
+			go trickle(c, b[:len(b)-10], 4, 64<<10, 14*time.Second)
+		}, 14*time.Second + 30*time.Second},
+		{"a produce request of a version that is not served", func(c net.Conn) { c.Write(request(0, 2, 1, 0)) }, 0},
+		{"records longer than the rest of their request", func(c net.Conn) {
+			b := request(0, 9, 1, largeProduceBody(9, 200<<10)...)
+			b[2]-- // of the size field
+			c.Write(b[:100])
+		}, 0},
 		{"a request is answered", func(c net.Conn) { c.Write(request(18, 0, 1)) }, 10 * time.Minute},
 		{"the answer is not read", nil, 30 * time.Second},
 		{"a negative size", func(c net.Conn) { c.Write([]byte{0xff, 0xff, 0xff, 0xff}) }, 0},

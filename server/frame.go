@@ -62,10 +62,11 @@ type frameReader struct {
 	src       io.Reader
 	maxBytes  int
 	budget    *budget
-	patience  time.Duration          // for memory to become free
-	chunkTime time.Duration          // for each doubling of a frame to arrive
-	deadline  func(in time.Duration) // sets the read deadline
-	produces  func(version int16) *api
+	patience  time.Duration            // for memory to become free
+	chunkTime time.Duration            // for each doubling of a frame to arrive
+	deadline  func(in time.Duration)   // sets the read deadline
+	produces  func(version int16) *api // what serves a version of Produce, nil when nothing does
+	sizes     produceSizes
 	completed int // largest frame that has been read to its end
 	sizeField [4]byte
 }

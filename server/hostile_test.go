@@ -82,6 +82,25 @@ var attacks = map[string]attack{
 		sendFrame(nc, frame)
 		drainFor(nc, 20*time.Millisecond)
 	},
+	"damaged large produce requests": func(nc net.Conn, r *rand.Rand, _ [][]byte) {
+		lengths := make([]int, 1+r.IntN(20))
+		for i := range lengths {
+			lengths[i] = r.IntN(1 << (4 + r.IntN(17)))
+		}
+		frame := largeProduce(int16(3+r.IntN(10)), lengths...)
+		for range r.IntN(4) {
+			frame[r.IntN(len(frame))] = byte(r.Uint32())
+		}
+		nc.SetWriteDeadline(time.Now().Add(300 * time.Millisecond))
+		for rest := frame[:len(frame)-r.IntN(2)*r.IntN(len(frame))]; len(rest) > 0; {
+			n := min(len(rest), 1+r.IntN(1<<r.IntN(20)))
+			if _, err := nc.Write(rest[:n]); err != nil {
+				return
+			}
+			rest = rest[n:]
+		}
+		drainFor(nc, 20*time.Millisecond)
+	},
 	"asks and does not listen": func(nc net.Conn, r *rand.Rand, frames [][]byte) {
 		nc.SetWriteDeadline(time.Now().Add(300 * time.Millisecond))
 		for range 2000 {

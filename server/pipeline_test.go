@@ -145,10 +145,15 @@ func TestAnnouncedFramesTakeNoMemory(t *testing.T) {
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
 	const connections, announced, sent = 40, 99 << 20, 64 << 10
-	for range connections {
+	fronts := [][]byte{
+		request(3, 9, 1, 0), // Metadata
+		request(0, 9, 1, 0), // Produce without topics, but with much behind it
+		largeProduce(9, announced-1000)[:100],
+	}
+	for i := range connections {
 		nc := dialRaw(t, addr).nc
 		frame := make([]byte, 4+sent)
-		copy(frame, request(0, 9, 1, 0))
+		copy(frame, fronts[i%len(fronts)])
 		frame[0], frame[1], frame[2], frame[3] = announced>>24, announced>>16&0xff, 0, 0
 		if _, err := nc.Write(frame); err != nil {
 			t.Fatal(err)

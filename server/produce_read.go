@@ -20,12 +20,16 @@ import (
 // which is given back as soon as that partition is done. So nothing is copied, no
 // memory is large, and the first partitions may be done with before the last
 // one's memory is needed by somebody else.
-const (
-	wholeFrame  = smallFrameBytes
-	ownRecords  = 8 << 10  // records from here on get a buffer of their own; no more is ever read ahead
-	firstText   = 16 << 10 // of a frame that is not read whole
-	largestPart = 1 << 20  // of a frame, to arrive in the time of one
-)
+type produceSizes struct {
+	whole int // up to here a frame is read in one piece
+	own   int // from here on records get a buffer of their own; no more is ever read ahead
+	text  int // first buffer of a frame that is not read whole
+}
+
+var produceDefaults = produceSizes{whole: smallFrameBytes, own: 8 << 10, text: 16 << 10}
+
+// largestPart is how much of a frame must arrive within the time of one part.
+const largestPart = 1 << 20
 
 // produceReader reads one request into a produceCall. It keeps the first error
 // and gives zeros from then on.
@@ -53,8 +57,8 @@ type produceReader struct {
 func (r *frameReader) readProduce(ctx context.Context, size int, call *produceCall) error {
 	d := produceReader{ctx: ctx, frames: r, call: call, size: size, due: firstChunk, ahead: size, own: math.MaxInt}
 	room := size
-	if size > wholeFrame {
-		d.ahead, d.own, room = ownRecords, ownRecords, firstText
+	if size > r.sizes.whole {
+		d.ahead, d.own, room = r.sizes.own, r.sizes.own, r.sizes.text
 	}
 	paid, err := r.take(ctx, size, bufferSize(room))
 	if err != nil {
@@ -310,7 +314,7 @@ func (r *produceReader) records(part *producePart) {
 	}
 	part.own = frame{buf: newBuffer(room), charge: paid}
 	text := r.text()
-	part.own.buf.b = append(part.own.buf.b, text.b[r.at:]...) // what was read ahead is less than ownRecords
+	part.own.buf.b = append(part.own.buf.b, text.b[r.at:]...) // what was read ahead is less than what gets its own buffer
 	text.b = text.b[:r.at]
 	for r.err == nil {
 		have, until := len(part.own.buf.b), min(n, cap(part.own.buf.b))

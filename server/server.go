@@ -90,8 +90,8 @@ func (o *Options) validate() error {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	// A frame that grows is held twice for a moment.
-	o.QueuedRequestBytes = max(o.QueuedRequestBytes, 2*int64(o.RequestMaxBytes))
+	// Buffers may be twice as large as what they hold, and one that grows is held twice for a moment.
+	o.QueuedRequestBytes = max(o.QueuedRequestBytes, 5*int64(o.RequestMaxBytes)/2)
 	return nil
 }
 
