@@ -15,7 +15,7 @@ var describeClientQuotas = api{key: 48, min: 0, max: 1, serve: (*Server).describ
 
 func (s *Server) describeClientQuotas(_ context.Context, _ *call, request kmsg.Request) (kmsg.Response, error) {
 	resp := kmsg.NewPtrDescribeClientQuotasResponse()
-	resp.ErrorMessage = new(string) // not null, as with Kafka
+	resp.ErrorMessage = new(string)                           // not null, as with Kafka
 	resp.Entries = []kmsg.DescribeClientQuotasResponseEntry{} // null says that there was an error
 	code, message := checkQuotaFilter(request.(*kmsg.DescribeClientQuotasRequest).Components)
 	if code != codeNone {

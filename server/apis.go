@@ -29,6 +29,7 @@ func apis() []*api {
 		&deleteACLs,
 		&describeConfigs,
 		&alterConfigs,
+		&alterReplicaLogDirs,
 		&describeLogDirs,
 		&saslAuthenticate,
 		&createPartitions,

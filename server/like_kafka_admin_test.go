@@ -144,6 +144,27 @@ func likeKafkaLeaders(add func(string, func(*broker) kmsg.Request), in func(int1
 			}
 		}
 	}
+	for v := alterReplicaLogDirs.min; v <= alterReplicaLogDirs.max; v++ {
+		for _, dir := range []string{"", "/nowhere", "relative"} { // "" stands for the directory that there is
+			for _, of := range []struct {
+				topic     string
+				partition int32
+			}{{likeTopic, 1}, {likeTopic, 99}, {likeNowhere, 0}, {"bad name", 0}} {
+				add(fmt.Sprintf("alter replica log dirs v%d, %s %d to %q", v, of.topic, of.partition, dir), func(b *broker) kmsg.Request {
+					rd := kmsg.NewAlterReplicaLogDirsRequestDir()
+					if rd.Dir = dir; dir == "" {
+						rd.Dir = b.ask(in(1, kmsg.NewPtrDescribeLogDirsRequest())).(*kmsg.DescribeLogDirsResponse).Dirs[0].Dir
+					}
+					rt := kmsg.NewAlterReplicaLogDirsRequestDirTopic()
+					rt.Topic, rt.Partitions = of.topic, []int32{of.partition}
+					rd.Topics = append(rd.Topics, rt)
+					req := kmsg.NewPtrAlterReplicaLogDirsRequest()
+					req.Dirs = append(req.Dirs, rd)
+					return in(v, req)
+				})
+			}
+		}
+	}
 	for _, names := range [][]string{nil, {likeTopic}, {likeNowhere, likeTopic}} {
 		add(fmt.Sprintf("list partition reassignments of %v", names), func(*broker) kmsg.Request {
 			req := kmsg.NewPtrListPartitionReassignmentsRequest()

@@ -28,6 +28,7 @@ var shapes = map[int16]*shape{
 	31: parseShape("[ 1 s 1@1- s s 1 1 ]"),
 	32: parseShape("[ 1 s *s ] 1@1- 1@3-"),
 	33: parseShape("[ 1 s [ s s ] ] 1"),
+	34: parseShape("[ s [ s *4 ] ]"),
 	35: parseShape("[ s *4 ]"),
 	36: parseShape("b"),
 	37: parseShape("[ s 4 [ *4 ] ] 4 1"),
