@@ -45,7 +45,7 @@ func TestAudit1StalledLogDirectory(t *testing.T) {
 	c.ask(produceRequest(9, b, -1, 0, good()))
 
 	release := make(chan struct{})
-	fs.Inject(vfs.Fault{Op: vfs.OpSync, Path: "*.log", Stall: release})
+	fs.Inject(vfs.Fault{Op: vfs.OpSync, Path: "*.log", Stall: release}, vfs.Fault{Op: vfs.OpSpace, Stall: release})
 	begun := time.Now()
 	requests := []*kmsg.ProduceRequest{produceRequest(9, b, -1, 0, good()), produceRequest(9, b, 1, 1, good())}
 	for _, req := range requests {
