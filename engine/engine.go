@@ -94,7 +94,7 @@ func (e *Engine) open(ctx context.Context) error {
 	})
 	group.Go(func() (err error) {
 		e.dir, err = segment.OpenDir(ctx, segment.DirOptions{
-			StallTimeout: limit, Stalled: e.tellStall,
+			TailBytes: e.options.Config.LogTailBytes, StallTimeout: limit, Stalled: e.tellStall,
 			FS: fs, Path: data, Now: e.options.Now, Logger: e.log, OpenFiles: e.options.OpenFiles, Jitter: rand.Int64N,
 			RetentionInterval: e.options.Config.RetentionCheckInterval, RetentionDelay: e.options.Config.InitialTaskDelay,
 			Metrics: &e.options.Metrics.Log,

@@ -35,7 +35,7 @@ func (o oddReader) Read(b []byte) (int, error) {
 
 // produceSource reads frames as a connection does, without one.
 func produceSource(src io.Reader, sizes produceSizes, b *budget) *frameReader {
-	reg := newRegistry(apis())
+	reg := newRegistry(apis(), &Metrics{})
 	return &frameReader{
 		src: src, maxBytes: 100 << 20, budget: b, sizes: sizes, patience: time.Millisecond, chunkTime: time.Second,
 		deadline: func(time.Duration) {},
@@ -58,7 +58,7 @@ func (b *budget) used() int64 {
 // compareWithKmsg reads a produce request without its size field in both ways,
 // and tells how they differ.
 func compareWithKmsg(frame []byte, src io.Reader, sizes produceSizes) error {
-	a, h, _, wantErr := newRegistry(apis()).open(frame)
+	a, h, _, wantErr := newRegistry(apis(), &Metrics{}).open(frame)
 	want := kmsg.NewPtrProduceRequest()
 	if wantErr == nil {
 		want.SetVersion(a.min)

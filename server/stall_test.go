@@ -1,6 +1,7 @@
 package server
 
 import (
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -45,7 +46,7 @@ func TestAudit1StalledLogDirectory(t *testing.T) {
 	c.ask(produceRequest(9, b, -1, 0, good()))
 
 	release := make(chan struct{})
-	fs.Inject(vfs.Fault{Op: vfs.OpSync, Path: "*.journal", Stall: release})
+	fs.Inject(vfs.Fault{Op: vfs.OpSync, Path: "*.journal", Stall: release}, vfs.Fault{Op: vfs.OpSpace, Stall: release})
 	begun := time.Now()
 	requests := []*kmsg.ProduceRequest{produceRequest(9, b, -1, 0, good()), produceRequest(9, b, 1, 1, good())}
 	for _, req := range requests {
@@ -192,10 +193,10 @@ func TestAudit6StalledCatalogue(t *testing.T) {
 // TestReadThatFails: a consumer whose records cannot be read is told that it is the disk, as with Kafka.
 func TestReadThatFails(t *testing.T) {
 	fs := vfs.NewFaulty(vfs.OS())
-	_, addr := startServerOn(t, fs, nil)
+	_, addr := startServerOn(t, fs, nil, "log.tail.bytes", "1") // nothing is read from memory
 	c := dialRaw(t, addr)
 	b := &broker{rawClient: c, topic: createTopic(t, c, likeTopic, 1)}
-	c.ask(produceRequest(9, b, -1, 0, newBatch(t, batch.BuilderOptions{}, likeTime, "x")))
+	c.ask(produceRequest(9, b, -1, 0, newBatch(t, batch.BuilderOptions{}, likeTime, strings.Repeat("x", 200<<10)))) // straight into its segment
 	fs.Inject(vfs.Fault{Op: vfs.OpRead, Path: "*.log", Nth: 1, Err: syscall.EIO})
 	for _, want := range []int16{codeKafkaStorageError, codeNone} {
 		if code := c.ask(fetchRequest(12, b, fetchOf{0, 0, -1, -1})).(*kmsg.FetchResponse).Topics[0].Partitions[0].ErrorCode; code != want {

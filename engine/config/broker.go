@@ -26,6 +26,7 @@ type Broker struct {
 	DeleteTopics             bool          // delete.topic.enable
 	MinInsyncReplicas        int32         // min.insync.replicas
 	MessageMaxBytes          int           // message.max.bytes
+	LogTailBytes             int64         // log.tail.bytes
 	LogDirStallTimeout       time.Duration // log.dir.stall.timeout.ms
 	RetentionCheckInterval   time.Duration // log.retention.check.interval.ms
 	InitialTaskDelay         time.Duration // log.initial.task.delay.ms
@@ -206,6 +207,7 @@ func (b *Broker) fill() error {
 	b.DeleteTopics = b.bool("delete.topic.enable")
 	b.MinInsyncReplicas = int32(b.int("min.insync.replicas"))
 	b.MessageMaxBytes = b.int("message.max.bytes")
+	b.LogTailBytes = int64(b.int("log.tail.bytes"))
 	b.LogDirStallTimeout = b.millis("log.dir.stall.timeout.ms")
 	b.RetentionCheckInterval = b.millis("log.retention.check.interval.ms")
 	b.InitialTaskDelay = b.millis("log.initial.task.delay.ms")

@@ -139,6 +139,7 @@ var brokerKeys = []Key{
 	{"log.cleanup.policy", List, "delete", listOf("compact", "delete"), Dynamic | Honoured, "With delete old segments are deleted by age and size. With compact every record needs a key; segments are not compacted."},
 	{"log.dir", List, "/tmp/kafka-logs", nil, Honoured, "Directory of the data, when log.dirs is not set."},
 	{"log.dir.failure.timeout.ms", Long, "30000", atLeast(1), 0, ""},
+	{"log.tail.bytes", Long, "67108864", between(0, 1<<40), Internal | Honoured, "Own key of millrace: how many bytes of the newest records of a log directory are kept in memory for consumers."},
 	{"log.dir.stall.timeout.ms", Long, "10000", between(1000, 300000), Internal | Honoured, "Own key of millrace: how long a file operation may take before appends to its log directory are refused until it comes back; 5000 to 30000 is sensible."},
 	{"log.dirs", List, "", nil, Null | Honoured, "Directory of the data; goes before log.dir."},
 	{"log.flush.interval.messages", Long, "9223372036854775807", atLeast(1), Dynamic | Honoured, "How many records may be acknowledged before they are synced. At the default, none."},

@@ -109,3 +109,28 @@ func TestStallWithNothingOnItsWay(t *testing.T) {
 		}
 	})
 }
+
+// TestOutcomesInOrder: a log that stalls refuses what is queued before it knows what becomes of what it holds.
+func TestOutcomesInOrder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, 1).open()
+		defer b.close()
+		s := b.c.all()[0]
+		end := func() int64 {
+			synctest.Wait()
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			return s.end
+		}
+		first, second, third := s.takeTurn(), s.takeTurn(), s.takeTurn()
+		s.appended(third, outcome{bytes: 1, last: 9})
+		s.appended(second, outcome{err: errors.New("refused")})
+		if end() != 0 {
+			t.Errorf("heard of the third before the first: the log ends at %d", end())
+		}
+		s.appended(first, outcome{bytes: 1, last: 4})
+		if end() != 10 {
+			t.Errorf("the log ends at %d, want 10", end())
+		}
+	})
+}
