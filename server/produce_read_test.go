@@ -304,7 +304,7 @@ func TestPartitionsGiveTheirMemoryBackOneByOne(t *testing.T) {
 	b := newBudget(64 << 20)
 	call := produceCalls.Get().(*produceCall)
 	call.refs.Store(4)
-	call.c = &conn{}
+	call.c = &conn{s: &Server{}}
 	call.c.pipe.init(call.c)
 	if err := produceSource(bytes.NewReader(frame), produceDefaults, b).readProduce(t.Context(), len(frame), call); err != nil {
 		t.Fatal(err)
