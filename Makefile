@@ -11,7 +11,7 @@ ROOMS    := cli engine segment server
 # The race detector needs a C compiler; without one the tests run without it and say so.
 RACE := $(shell [ "$$($(GO) env CGO_ENABLED)" = 1 ] && command -v $$($(GO) env CC) >/dev/null 2>&1 && echo -race)
 
-.PHONY: help build run test lint interop bench fuzz clean
+.PHONY: help build run test lint interop stall bench fuzz clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-9s %s\n", $$1, $$2}'
@@ -29,11 +29,14 @@ test: lint ## everything quick: formatting, vet, staticcheck, all tests with the
 
 lint: ## gofmt, go vet, staticcheck
 	@unformatted=$$(gofmt -l $(ROOMS) testdata); [ -z "$$unformatted" ] || { echo "gofmt would change:"; echo "$$unformatted"; exit 1; }
-	$(GO) vet ./... ./testdata/bench
-	$(GO) tool staticcheck ./... ./testdata/bench
+	$(GO) vet ./... ./testdata/bench ./testdata/stall
+	$(GO) tool staticcheck ./... ./testdata/bench ./testdata/stall
 
 interop: build ## real clients of other makers against bin/millrace
 	testdata/interop/run.sh bin/millrace
+
+stall: build ## a frozen file system under load, for ARGS="-for 60s"; needs root on Linux, mkfs.ext4, fsfreeze and loop devices
+	$(GO) run ./testdata/stall -millrace bin/millrace $(ARGS)
 
 bench: build ## millrace and Kafka, with and without fsync, in one table; needs a JDK and Maven (ARGS="-rounds 5 -only sync")
 	$(GO) run ./testdata/bench -millrace bin/millrace $(ARGS)

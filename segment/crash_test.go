@@ -218,7 +218,7 @@ func firstAt(values map[int64]string, ask int) int64 {
 // then and nothing that was not sent: with all that was written (a killed
 // process), with nothing unsynced and with some of it (a power cut).
 func TestCrashAtEveryOperation(t *testing.T) {
-	seeds, steps := uint64(3), 120
+	seeds, steps := uint64(2), 60
 	if testing.Short() {
 		seeds = 1
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -281,8 +282,10 @@ func TestNothingOvertakesAFailedAppend(t *testing.T) {
 // next append to their log or the next question, without a timer, at most
 // every ten minutes. A setting that became shorter counts at once.
 func TestProducersExpire(t *testing.T) {
-	now := time.Unix(1_700_000_000, 0)
-	d := openDir(t, newMem(t), func(o *DirOptions) { o.Now = func() time.Time { return now } })
+	var clock atomic.Int64
+	clock.Store(time.Unix(1_700_000_000, 0).UnixMilli())
+	pass := func(d time.Duration) { clock.Add(d.Milliseconds()) }
+	d := openDir(t, newMem(t), func(o *DirOptions) { o.Now = func() time.Time { return time.UnixMilli(clock.Load()) } })
 	defer d.close(t)
 	l := d.open(t, "orders", 0, DefaultLogConfig())
 	l.mustAppend(t, producedBatch(t, 0, 2))
@@ -292,17 +295,17 @@ func TestProducersExpire(t *testing.T) {
 			t.Errorf("%s: %d producers, %v; want %d", when, len(list), err, want)
 		}
 	}
-	now = now.Add(24*time.Hour - time.Millisecond)
+	pass(24*time.Hour - time.Millisecond)
 	remembered("just before", 1)
-	now = now.Add(time.Millisecond)
+	pass(time.Millisecond)
 	remembered("between two looks", 1)
-	now = now.Add(expiryInterval)
+	pass(expiryInterval)
 	if r := l.mustAppend(t, producedBatch(t, 0, 2)); r.Duplicate { // too late to be taken for the first one
 		t.Errorf("sent again after it was forgotten: %+v", r)
 	}
-	l.mustAppend(t, makeProduced(t, 8, now.UnixMilli()))
+	l.mustAppend(t, makeProduced(t, 8, clock.Load()))
 	remembered("until the next look", 2)
-	now = now.Add(expiryInterval)
+	pass(expiryInterval)
 	remembered("at the next look", 1)
 	cfg := DefaultLogConfig()
 	cfg.ProducerExpiration = time.Second

@@ -55,11 +55,10 @@ type journal struct {
 	unnamed    bool           // a file's name is not durable yet
 	dirty      []*journalFile // written and not synced
 
-	memory   []byte // aligned
-	release  func()
-	buf      []byte // the round that is being gathered, a prefix of memory
-	entries  uint32
-	lastByte int64
+	memory  []byte // aligned
+	release func()
+	buf     []byte // the round that is being gathered, a prefix of memory
+	entries uint32
 }
 
 type journalFile struct {
@@ -266,9 +265,7 @@ func (j *journal) create(f *journalFile) error {
 // flushed says that everything in the files that were left by rotate when there
 // were n of them is in the segments now. A few are kept for another use.
 func (j *journal) flushed(n int) {
-	for _, f := range j.old[:n] {
-		j.free = append(j.free, f)
-	}
+	j.free = append(j.free, j.old[:n]...)
 	j.old = append(j.old[:0], j.old[n:]...)
 	for len(j.free) > 2 {
 		f := j.free[0]

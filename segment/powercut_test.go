@@ -50,7 +50,7 @@ func cutPower(t *testing.T, seed uint64, wrap func(vfs.FS) vfs.FS) error {
 // acknowledged is there, in order, and nothing that was not sent. MILLRACE_SEEDS=1-100000
 // tries more; the seed of a failure shows it again.
 func TestPowerCuts(t *testing.T) {
-	from, to := seedRange(t, 1000)
+	from, to := seedRange(t, 300)
 	if testing.Short() {
 		to = min(to, from+100)
 	}
