@@ -163,6 +163,19 @@ func (c *committer) seal(p *part) {
 	p.write.run()
 	c.nameTopics(p)
 	p.applyWrite()
+	c.count(p)
+}
+
+// count counts a part that has come to the disk.
+func (c *committer) count(p *part) {
+	switch {
+	case p.failure != nil:
+	case p.route == journaled:
+		c.dir.counts.journaled.Add(p.bytes)
+		c.dir.counts.journal.Store(c.journal.bytes())
+	default:
+		c.dir.counts.direct.Add(p.bytes)
+	}
 }
 
 // sealActive brings all of the active segment of l into its file, without padding.
@@ -220,6 +233,7 @@ func (c *committer) complete() {
 	c.meter.synced()
 	for _, p := range c.parts {
 		p.applyWrite()
+		c.count(p)
 		c.finish(p)
 	}
 	clear(c.parts)

@@ -130,6 +130,7 @@ type Dir struct {
 	running     sync.WaitGroup
 	flusher     sync.WaitGroup
 	committer   committer
+	counts      counts
 	generation  uint64           // the latest of the journal that recovery has found
 	known       map[string]int64 // by file: how far the journal has filled it, while recovery runs
 	bin

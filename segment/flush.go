@@ -166,6 +166,8 @@ func (c *committer) endFlush() {
 	}
 	if f.err == nil {
 		c.journal.flushed(f.files)
+		c.dir.counts.flushes.Add(1)
+		c.dir.counts.journal.Store(c.journal.bytes())
 	}
 	took := c.dir.opts.Now().Sub(f.begun)
 	c.pause = max(c.dir.opts.FlushInterval, min(maxFlushPause, flushShare*took))

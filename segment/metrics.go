@@ -109,11 +109,26 @@ type Stats struct {
 	OpenFiles, IdleBound   int   // log files that are open, and how many may stay open unused
 	Logs                   int   // partitions, empty ones included
 	Direct                 bool  // whether the log is written past the page cache
+
+	TailBytes, TailBound       int64 // newest records in memory, and their bound but for what is on its way to the disk
+	JournalBytes, JournalBound int64 // of the journal that is needed, and when appends wait for a flush
+	Stalled                    bool  // appends are refused since the disk does not answer
+	Stalls                     int64 // how often that has begun
+	DirectBytes                int64 // of records that went straight into their segments
+	JournaledBytes             int64 // of records that went through the journal
+	Flushes                    int64 // of the journal into the segments
 }
+
+// counts is what the committer counts for Stats.
+type counts struct{ journal, direct, journaled, flushes atomic.Int64 }
 
 // Stats asks no disk, and waits for nobody who does.
 func (d *Dir) Stats() Stats {
-	s := Stats{QueueBytes: d.queue.taken.Load(), QueueBound: d.opts.QueueBytes, IdleBound: d.files.limit, Direct: d.direct}
+	s := Stats{QueueBytes: d.queue.taken.Load(), QueueBound: d.opts.QueueBytes, IdleBound: d.files.limit, Direct: d.direct,
+		TailBytes: d.memory.used.Load(), TailBound: d.opts.TailBytes, JournalBytes: d.counts.journal.Load(), JournalBound: d.opts.JournalBytes,
+		Stalled: d.Stalled(), Stalls: d.Stalls(),
+		DirectBytes: d.counts.direct.Load(), JournaledBytes: d.counts.journaled.Load(), Flushes: d.counts.flushes.Load(),
+	}
 	d.mu.Lock()
 	s.Logs = len(d.logs)
 	d.mu.Unlock()

@@ -40,6 +40,15 @@ func perDir(name, help string, value func(d *engine.DirStats) float64) reading {
 	}}
 }
 
+// perDirCounter is a counter of each log directory.
+func perDirCounter(name, help string, value func(d *engine.DirStats) int64) reading {
+	return reading{prometheus.NewDesc(name, help, []string{"dir"}, nil), prometheus.CounterValue, func(s *snapshot, tell func(float64, ...string)) {
+		for i := range s.engine.Dirs {
+			tell(float64(value(&s.engine.Dirs[i])), s.engine.Dirs[i].Path)
+		}
+	}}
+}
+
 func boolean(b bool) float64 {
 	if b {
 		return 1
@@ -87,8 +96,17 @@ var readings = []reading{
 	gauge("millrace_groups_loading_partitions", "Partitions of __consumer_offsets that are still being loaded; their groups get COORDINATOR_LOAD_IN_PROGRESS.", func(s *snapshot) float64 { return float64(s.engine.Groups.Loading) }),
 	gauge("millrace_groups_pending_bytes", "Bytes of group state and committed offsets on their way to the log.", func(s *snapshot) float64 { return float64(s.engine.GroupPendingBytes) }),
 
-	perDir("millrace_log_dir_fenced", "1 when an error of the disk has fenced the directory: appends get KAFKA_STORAGE_ERROR until a restart.", func(d *engine.DirStats) float64 { return boolean(d.Err != nil) }),
+	perDir("millrace_log_dir_fenced", "1 when an error of the disk has fenced the directory: appends get KAFKA_STORAGE_ERROR until a restart.", func(d *engine.DirStats) float64 { return boolean(d.Err != nil && !d.Stalled) }),
 	perDir("millrace_log_dir_direct_io", "1 when the log is written past the page cache, 0 when through it.", func(d *engine.DirStats) float64 { return boolean(d.Direct) }),
+	perDir("millrace_log_dir_stalled", "1 while the directory's disk does not answer: appends get KAFKA_STORAGE_ERROR until it does; /readyz names the operation and the file.", func(d *engine.DirStats) float64 { return boolean(d.Stalled) }),
+	perDirCounter("millrace_log_dir_stalls_total", "How often that has begun.", func(d *engine.DirStats) int64 { return d.Stalls }),
+	perDirCounter("millrace_log_dir_direct_bytes_total", "Bytes of records that went straight into their segments.", func(d *engine.DirStats) int64 { return d.DirectBytes }),
+	perDirCounter("millrace_log_dir_journaled_bytes_total", "Bytes of records that went through the journal.", func(d *engine.DirStats) int64 { return d.JournaledBytes }),
+	perDirCounter("millrace_log_dir_flushes_total", "Flushes of the journal into the segments.", func(d *engine.DirStats) int64 { return d.Flushes }),
+	perDir("millrace_log_dir_journal_bytes", "The part of the journal that is not in the segments yet.", func(d *engine.DirStats) float64 { return float64(d.JournalBytes) }),
+	perDir("millrace_log_dir_journal_limit_bytes", "The limit of that. At it appends wait for a flush.", func(d *engine.DirStats) float64 { return float64(d.JournalBound) }),
+	perDir("millrace_log_dir_tail_bytes", "The newest records, which are read from memory.", func(d *engine.DirStats) float64 { return float64(d.TailBytes) }),
+	perDir("millrace_log_dir_tail_limit_bytes", "The limit of that: log.tail.bytes. What is on its way to the disk comes on top.", func(d *engine.DirStats) float64 { return float64(d.TailBound) }),
 	perDir("millrace_log_dir_free_bytes", "Room left on the directory's file system. Missing when the file system does not answer within a second.", func(d *engine.DirStats) float64 { return float64(d.FreeBytes) }),
 	perDir("millrace_log_dir_total_bytes", "Size of the directory's file system. Missing as above.", func(d *engine.DirStats) float64 { return float64(d.TotalBytes) }),
 	perDir("millrace_log_dir_queue_bytes", "Batches that wait for the committer or are in its round. It stays high when the disk is slower than the producers.", func(d *engine.DirStats) float64 { return float64(d.QueueBytes) }),
