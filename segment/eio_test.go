@@ -31,7 +31,7 @@ func TestIOErrorsFenceWhereverTheyAreMet(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			fs := newMem(t)
 			faulty := vfs.NewFaulty(fs)
-			d := openDir(t, faulty)
+			d := openDir(t, faulty, straightOnly)
 			defer d.Close(context.Background()) // it is fenced
 			l := d.open(t, "orders", 0, smallSegments())
 			next := int32(0)
@@ -90,7 +90,7 @@ func TestIOErrorsFenceWhereverTheyAreMet(t *testing.T) {
 func TestOneFileOfARoundFails(t *testing.T) {
 	fs := newMem(t)
 	faulty := vfs.NewFaulty(fs)
-	d := openDir(t, faulty)
+	d := openDir(t, faulty, straightOnly)
 	defer d.Close(context.Background()) // it is fenced
 	logs := make([]*Log, 8)
 	for i := range logs {

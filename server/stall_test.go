@@ -197,6 +197,7 @@ func TestReadThatFails(t *testing.T) {
 	c := dialRaw(t, addr)
 	b := &broker{rawClient: c, topic: createTopic(t, c, likeTopic, 1)}
 	c.ask(produceRequest(9, b, -1, 0, newBatch(t, batch.BuilderOptions{}, likeTime, strings.Repeat("x", 200<<10)))) // straight into its segment
+	c.ask(produceRequest(9, b, -1, 0, newBatch(t, batch.BuilderOptions{}, likeTime, "y")))                          // behind the round that wrote it
 	fs.Inject(vfs.Fault{Op: vfs.OpRead, Path: "*.log", Nth: 1, Err: syscall.EIO})
 	for _, want := range []int16{codeKafkaStorageError, codeNone} {
 		if code := c.ask(fetchRequest(12, b, fetchOf{0, 0, -1, -1})).(*kmsg.FetchResponse).Topics[0].Partitions[0].ErrorCode; code != want {
