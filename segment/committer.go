@@ -2,6 +2,7 @@ package segment
 
 import (
 	"errors"
+	"fmt"
 	"math"
 	"sync"
 	"time"
@@ -38,6 +39,7 @@ type committer struct {
 
 	dirty    []*Log // with bytes that are in the journal alone, or not synced
 	flushing *flush // under way, nil when none is
+	flushErr error  // of the last one
 	due      bool   // flush now, whatever the clock says
 	armed    bool   // the timer is set
 	timer    *time.Timer
@@ -212,14 +214,13 @@ func (c *committer) complete() {
 	if len(c.parts) == 0 {
 		return
 	}
-	if c.journal.bytes() >= c.dir.opts.JournalBytes {
-		c.awaitFlush() // it is this far behind only when the disk is
-		c.beginFlush()
-		c.awaitFlush()
-	}
+	full := c.journalFull()
 	straightOnes := 0
 	for _, p := range c.parts {
-		if p.choose(); p.route == straight || p.route == unsynced {
+		if p.choose(); full != nil && p.route == journaled {
+			p.route, p.failure = nowhere, full
+		}
+		if p.route == straight || p.route == unsynced {
 			straightOnes++
 			p.write.sync = p.route == straight
 			p.write.prepare(c, p.log, p.segment, p.segment.size.Load()+p.bytes)
@@ -243,6 +244,21 @@ func (c *committer) complete() {
 	if len(c.dirty) > 0 {
 		c.arm()
 	}
+}
+
+// journalFull waits for flushes when the journal has reached its bound, which it does only
+// when the disk is far behind; it is nil once there is room in the journal.
+func (c *committer) journalFull() error {
+	if c.journal.bytes() < c.dir.opts.JournalBytes {
+		return nil
+	}
+	c.awaitFlush()
+	c.beginFlush()
+	c.awaitFlush()
+	if c.journal.bytes() < c.dir.opts.JournalBytes {
+		return nil
+	}
+	return fmt.Errorf("%w: the journal is full, and cannot be brought into the segments: %w", ErrNoSpace, c.flushErr)
 }
 
 // startWrites hands the parts that go straight into their segments to the

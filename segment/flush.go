@@ -149,7 +149,7 @@ func (c *committer) awaitFlush() {
 // endFlush takes over what a flush that has ended has done.
 func (c *committer) endFlush() {
 	f := c.flushing
-	c.flushing = nil
+	c.flushing, c.flushErr = nil, f.err
 	for _, w := range f.writes {
 		l := w.log
 		l.w.flushing = false

@@ -2,7 +2,10 @@ package segment
 
 import (
 	"errors"
+	"syscall"
 	"testing"
+
+	"github.com/millrace/millrace/segment/vfs"
 )
 
 // Before the disk is full to the last byte appends are refused, with a reason, and
@@ -33,6 +36,34 @@ func TestReserveIsKept(t *testing.T) {
 	d.committer.room.since = lookEveryBytes
 	if r := l.appendAndWait(t, makeBatch(t, 1, "y", 1)); !errors.Is(r.Err, ErrNoSpace) {
 		t.Errorf("append on a small disk: %+v", r)
+	}
+	d.close(t)
+}
+
+// A journal that cannot be brought into the segments does not grow without bound: appends are refused, and
+// taken again when a flush succeeds.
+func TestAudit7JournalIsBounded(t *testing.T) {
+	faulty := vfs.NewFaulty(newMem(t))
+	d := openDir(t, faulty, byJournal, func(o *DirOptions) { o.JournalBytes = 50_000 })
+	l := d.open(t, "orders", 0, DefaultLogConfig())
+	faulty.Inject(vfs.Fault{Op: vfs.OpWrite, Path: "*.log", Err: syscall.ENOSPC})
+	var err error
+	appended := 0
+	for range 100 {
+		if err = l.appendAndWait(t, makeBatch(t, 1, "x", 1)).Err; err != nil {
+			break
+		}
+		appended++
+	}
+	if !errors.Is(err, ErrNoSpace) || appended < 5 || d.Err() != nil {
+		t.Fatalf("after %d appends: %v; directory: %v", appended, err, d.Err())
+	}
+	if got, err := l.readAll(0); err != nil || len(got) != appended {
+		t.Errorf("%d records, %v", len(got), err)
+	}
+	faulty.Heal()
+	if r := l.mustAppend(t, makeBatch(t, 1, "y", 1)); r.BaseOffset != int64(appended) {
+		t.Errorf("append once there is room: %+v", r)
 	}
 	d.close(t)
 }
