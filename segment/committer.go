@@ -160,7 +160,7 @@ func (c *committer) seal(p *part) {
 	}
 	c.awaitFlush()
 	p.route = straight
-	p.write.sync, p.write.seal = true, true
+	p.write.sync, p.write.trim = true, true
 	p.write.prepare(c, p.log, p.segment, p.segment.size.Load()+p.bytes)
 	p.write.run()
 	c.nameTopics(p)
@@ -188,7 +188,7 @@ func (c *committer) sealActive(l *Log) error {
 		return nil
 	}
 	c.awaitFlush()
-	w := fileWrite{sync: true, seal: true}
+	w := fileWrite{sync: true, trim: true}
 	w.prepare(c, l, s, s.size.Load())
 	defer w.done()
 	if w.run(); w.err == nil && !l.named.Load() {

@@ -8,7 +8,7 @@ import (
 
 // fileWrite brings bytes of a segment from its tail into its file, in whole
 // blocks: what is behind the end in the last one is padding, which a later write
-// overwrites and sealing cuts. The committer prepares and applies it; run may be
+// overwrites, and the next flush or a roll trims. The committer prepares and applies it; run may be
 // called on any goroutine in between, while the log is appended to.
 type fileWrite struct {
 	log     *Log
@@ -16,7 +16,7 @@ type fileWrite struct {
 	from    int64 // bytes of the file that are there already
 	to      int64
 	sync    bool // make it durable
-	seal    bool // cut the padding: the segment is left
+	trim    bool // cut the padding
 	err     error
 	wrote   bool // something, perhaps not all
 
@@ -78,7 +78,7 @@ func (w *fileWrite) run() {
 			return
 		}
 	}
-	if w.seal && w.to%vfs.BlockSize > 0 {
+	if w.trim && w.to%vfs.BlockSize > 0 {
 		if err := f.Truncate(w.to); err != nil {
 			w.err = d.failed("truncate", f.Name(), err)
 			return
@@ -119,6 +119,7 @@ func (w *fileWrite) apply() {
 	s := w.segment
 	s.created, s.flushed = true, w.to
 	s.unsynced = !w.sync
+	s.padded = !w.trim && w.to%vfs.BlockSize > 0
 	s.named = s.named || w.sync
 }
 

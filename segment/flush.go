@@ -93,10 +93,10 @@ func (c *committer) beginFlush() {
 		}
 		l.w.dirty = false
 		s := l.active()
-		if l.w.deleted || s.flushed == s.size.Load() && !s.unsynced {
+		if l.w.deleted || s.flushed == s.size.Load() && !s.unsynced && !s.padded {
 			continue
 		}
-		w := &fileWrite{sync: true}
+		w := &fileWrite{sync: true, trim: true}
 		w.prepare(c, l, s, s.size.Load())
 		f.writes = append(f.writes, w)
 		l.w.flushing = true

@@ -182,6 +182,9 @@ func (p *part) applyWrite() {
 		p.write.apply()
 		if p.route == straight {
 			p.log.w.unflushed = 0
+			if p.segment.padded {
+				p.committer.soil(p.log, p.committer.pause)
+			}
 		} else {
 			p.log.w.unflushed += p.records
 			p.committer.soil(p.log, p.log.config.Load().FlushAfter)

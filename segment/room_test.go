@@ -67,3 +67,20 @@ func TestAudit7JournalIsBounded(t *testing.T) {
 	}
 	d.close(t)
 }
+
+// Whole blocks are written, but the padding behind the last batch does not stay: tools that read the file
+// of a running broker stumble over it.
+func TestPaddingIsTrimmed(t *testing.T) {
+	fs := newMem(t)
+	d := openDir(t, fs, straightOnly)
+	defer d.close(t)
+	l := d.open(t, "orders", 0, DefaultLogConfig())
+	for range 3 {
+		l.mustAppend(t, makeBatch(t, 1, "x", 1))
+		d.flush(t)
+		info, err := fs.Stat(l.active().name(".log"))
+		if err != nil || info.Size() != l.SizeBytes() {
+			t.Fatalf("the file has %d bytes, its records %d, %v", info.Size(), l.SizeBytes(), err)
+		}
+	}
+}

@@ -33,6 +33,7 @@ type segmentFile struct {
 	created  bool     // the file is there
 	named    bool     // … and its name is durable
 	unsynced bool     // a sync of the file is owed
+	padded   bool     // the file ends with padding, at which tools that read it stumble
 
 	// Of the committer alone, while this is the active segment.
 	writer         indexer

@@ -20,6 +20,8 @@ import (
 // which is given back as soon as that partition is done. So nothing is copied, no
 // memory is large, and the first partitions may be done with before the last
 // one's memory is needed by somebody else.
+
+// produceSizes are the bounds between these ways. Tests have others.
 type produceSizes struct {
 	whole int // up to here a frame is read in one piece
 	own   int // from here on records get a buffer of their own; no more is ever read ahead

@@ -362,7 +362,7 @@ func TestConnectionsThatHoldTheWholeBudget(t *testing.T) {
 func TestLargeProduceSparesTheReserve(t *testing.T) {
 	b := newBudget(16 << 20)
 	all, _ := b.take(t.Context(), 15<<20, time.Second)
-	frame := largeProduce(9, 10<<10, 10<<10, 100<<10)[4:]
+	frame := largeProduce(9, 40<<10, 10<<10, 20<<10)[4:]
 	call := produceCalls.Get().(*produceCall)
 	call.refs.Store(1)
 	if err := produceSource(bytes.NewReader(frame), produceDefaults, b).readProduce(t.Context(), len(frame), call); !errors.Is(err, errBudget) {
