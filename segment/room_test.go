@@ -4,6 +4,7 @@ import (
 	"errors"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/millrace/millrace/segment/vfs"
 )
@@ -72,11 +73,12 @@ func TestAudit7JournalIsBounded(t *testing.T) {
 // of a running broker stumble over it.
 func TestPaddingIsTrimmed(t *testing.T) {
 	fs := newMem(t)
-	d := openDir(t, fs, straightOnly)
+	d := openDir(t, fs, straightOnly, func(o *DirOptions) { o.Now, o.FlushInterval = time.Now, time.Millisecond })
 	defer d.close(t)
 	l := d.open(t, "orders", 0, DefaultLogConfig())
 	for range 3 {
 		l.mustAppend(t, makeBatch(t, 1, "x", 1))
+		time.Sleep(2 * time.Millisecond) // a flush is due
 		d.flush(t)
 		info, err := fs.Stat(l.active().name(".log"))
 		if err != nil || info.Size() != l.SizeBytes() {
