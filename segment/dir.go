@@ -107,6 +107,8 @@ type Dir struct {
 	log         *slog.Logger
 	files       *fileCache
 	memory      *memory
+	scratchFree chan []byte
+	scratchMade atomic.Int64
 	direct      bool        // log files and journal are written past the page cache
 	queue       *bytesQueue // of Append
 	fault       atomic.Pointer[error]
@@ -157,6 +159,7 @@ func OpenDir(ctx context.Context, opts DirOptions) (*Dir, error) {
 		log:         opts.Logger.With("dir", opts.Path),
 		files:       &fileCache{limit: opts.OpenFiles},
 		memory:      newMemory(),
+		scratchFree: make(chan []byte, scratches),
 		flushes:     make(chan *flush, 1),
 		queue:       newBytesQueue(opts.QueueBytes),
 		logs:        make(map[logKey]*Log),

@@ -76,7 +76,7 @@ func (l *Log) readSegment(s *segmentFile, dst []byte, from, limit int64, maxByte
 	n := len(dst)
 	dst = slices.Grow(dst, int(want))
 	chunk := dst[n : n+int(want)]
-	v.fromDisk = false
+	v.fromDisk, v.past = false, l.dir.direct && !l.config.Load().flushesLate()
 	if _, err := v.ReadAt(chunk, position); err != nil && !errors.Is(err, io.EOF) {
 		return dst[:n], true, fmt.Errorf("%w: %s at %d: %w", errRead, v.Name(), position, err)
 	}

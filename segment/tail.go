@@ -121,6 +121,7 @@ type segmentReader struct {
 	segment  *segmentFile
 	file     vfs.File // opened when it is needed
 	fromDisk bool     // something was read from the file
+	past     bool     // large reads go past the page cache
 }
 
 func (d *Dir) reader(s *segmentFile) segmentReader { return segmentReader{dir: d, segment: s} }
@@ -181,7 +182,7 @@ const prefetchBytes = 4 << 20
 // got it from where the one before it had ended.
 func (v *segmentReader) prefetch(position, n int64) {
 	next := position + n
-	if v.segment.expected.Swap(next) != position {
+	if v.segment.expected.Swap(next) != position || v.file == nil {
 		return
 	}
 	end := v.segment.size.Load()
@@ -195,6 +196,9 @@ func (v *segmentReader) prefetch(position, n int64) {
 
 func (v *segmentReader) readFile(p []byte, off int64) (int, error) {
 	v.fromDisk = true
+	if n, err := v.readPast(p, off); n > 0 || err != nil {
+		return n, err
+	}
 	if v.file == nil {
 		f, err := v.dir.files.acquire(&v.segment.handle)
 		if err != nil {
