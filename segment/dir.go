@@ -109,6 +109,10 @@ type Dir struct {
 	memory      *memory
 	scratchFree chan []byte
 	scratchMade atomic.Int64
+	aheadWork   chan *ahead
+	aheadMu     sync.Mutex // guards the two below; a leaf
+	aheadSlots  [aheads]*ahead
+	aheadNext   int
 	direct      bool        // log files and journal are written past the page cache
 	queue       *bytesQueue // of Append
 	fault       atomic.Pointer[error]
@@ -160,6 +164,7 @@ func OpenDir(ctx context.Context, opts DirOptions) (*Dir, error) {
 		files:       &fileCache{limit: opts.OpenFiles},
 		memory:      newMemory(),
 		scratchFree: make(chan []byte, scratches),
+		aheadWork:   make(chan *ahead, aheads),
 		flushes:     make(chan *flush, 1),
 		queue:       newBytesQueue(opts.QueueBytes),
 		logs:        make(map[logKey]*Log),
@@ -190,6 +195,9 @@ func OpenDir(ctx context.Context, opts DirOptions) (*Dir, error) {
 	}
 	d.committer.init(d, writers(), d.generation)
 	d.flusher.Go(d.runFlusher)
+	for range aheadReaders {
+		d.running.Go(d.runAhead)
+	}
 	d.running.Add(2)
 	go func() { defer d.running.Done(); d.committer.run() }()
 	go func() { defer d.running.Done(); d.runJanitor() }()

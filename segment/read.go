@@ -60,6 +60,7 @@ func segmentOf(segments []*segmentFile, offset int64) int {
 func (l *Log) readSegment(s *segmentFile, dst []byte, from, limit int64, maxBytes int, oneAtLeast bool) (out []byte, found bool, err error) {
 	v := l.dir.reader(s)
 	defer v.close()
+	v.past = l.dir.direct && !l.config.Load().flushesLate()
 	size := s.size.Load()
 	first, position, err := l.seek(s, &v, from, size)
 	if err != nil || position == size {
@@ -76,7 +77,7 @@ func (l *Log) readSegment(s *segmentFile, dst []byte, from, limit int64, maxByte
 	n := len(dst)
 	dst = slices.Grow(dst, int(want))
 	chunk := dst[n : n+int(want)]
-	v.fromDisk, v.past = false, l.dir.direct && !l.config.Load().flushesLate()
+	v.fromDisk, v.wentPast = false, false
 	if _, err := v.ReadAt(chunk, position); err != nil && !errors.Is(err, io.EOF) {
 		return dst[:n], true, fmt.Errorf("%w: %s at %d: %w", errRead, v.Name(), position, err)
 	}

@@ -12,7 +12,7 @@ const (
 	leastDirectRead = 64 << 10
 	scratchBytes    = 1 << 20
 	// scratches is how many reads past the page cache may be under way; others go through it.
-	scratches = 4
+	scratches = aheads + 4
 	// seenBytes is the grain at which a segment remembers what was read.
 	seenBytes = 1 << 20
 )
@@ -62,7 +62,14 @@ func (d *Dir) scratch() []byte {
 
 // readPast reads past the page cache, at least a part of p; 0 when that is not the way.
 func (v *segmentReader) readPast(p []byte, off int64) (n int, err error) {
-	if !v.past || len(p) < leastDirectRead || v.segment.mark(off) {
+	if !v.past {
+		return 0, nil
+	}
+	if n := v.dir.takeAhead(v.segment, p, off); n > 0 {
+		v.segment.mark(off)
+		return n, nil
+	}
+	if len(p) < leastDirectRead || v.segment.mark(off) {
 		return 0, nil
 	}
 	scratch := v.dir.scratch()

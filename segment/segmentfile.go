@@ -22,6 +22,7 @@ type segmentFile struct {
 	size     atomic.Int64             // bytes that readers may see
 	index    atomic.Pointer[indexes]  // nil: sealed and not loaded since the directory was opened
 	rebuilt  atomic.Bool              // a reader writes the index files, or has written them
+	ahead    atomic.Pointer[ahead]    // see readahead.go
 	seen     atomic.Pointer[seen]     // see readdirect.go
 	expected atomic.Int64             // where the next read begins, if it goes on behind the last one
 	largest  atomic.Int64             // timestamp of the records that readers may see; -1: they have none; see Log.largestTimestamp

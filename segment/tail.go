@@ -122,6 +122,7 @@ type segmentReader struct {
 	file     vfs.File // opened when it is needed
 	fromDisk bool     // something was read from the file
 	past     bool     // large reads go past the page cache
+	wentPast bool     // one did
 }
 
 func (d *Dir) reader(s *segmentFile) segmentReader { return segmentReader{dir: d, segment: s} }
@@ -182,14 +183,18 @@ const prefetchBytes = 4 << 20
 // got it from where the one before it had ended.
 func (v *segmentReader) prefetch(position, n int64) {
 	next := position + n
-	if v.segment.expected.Swap(next) != position || v.file == nil {
+	if v.segment.expected.Swap(next) != position {
 		return
 	}
 	end := v.segment.size.Load()
 	if row := v.segment.tailChunks(); len(row) > 0 {
 		end = row[0].at
 	}
-	if ahead := min(2*n, prefetchBytes, end-next); ahead > 0 {
+	if v.wentPast {
+		v.dir.readAhead(v.segment, next, end)
+		return
+	}
+	if ahead := min(2*n, prefetchBytes, end-next); ahead > 0 && v.file != nil {
 		v.file.Prefetch(next, ahead)
 	}
 }
@@ -197,6 +202,7 @@ func (v *segmentReader) prefetch(position, n int64) {
 func (v *segmentReader) readFile(p []byte, off int64) (int, error) {
 	v.fromDisk = true
 	if n, err := v.readPast(p, off); n > 0 || err != nil {
+		v.wentPast = true
 		return n, err
 	}
 	if v.file == nil {
