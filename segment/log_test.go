@@ -353,6 +353,7 @@ func TestCorruptBatchIsNotServedAndWhatLiesAroundItIs(t *testing.T) {
 		l.mustAppend(t, b)
 	}
 	defer d.close(t)
+	settle(t, d) // nothing of it is in memory any more
 	rewriteInPlace(t, fs, l.active().name(".log"), int64(5*size+batch.HeaderSize+4))
 	if _, err := l.Read(nil, 10, 20, 1000, true); !errors.Is(err, ErrCorrupt) {
 		t.Errorf("read of a damaged batch: %v", err)
