@@ -137,6 +137,7 @@ type Dir struct {
 	flusher     sync.WaitGroup
 	committer   committer
 	counts      counts
+	scanned     atomic.Bool      // recovery has left something that is not durable yet
 	generation  uint64           // the latest of the journal that recovery has found
 	known       map[string]int64 // by file: how far the journal has filled it, while recovery runs
 	bin

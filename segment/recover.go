@@ -80,6 +80,12 @@ func (d *Dir) recover(ctx context.Context) error {
 	if err := group.Wait(); err != nil {
 		return err
 	}
+	if d.scanned.Load() {
+		// Before anybody sees a record: one sync for all of them.
+		if err := d.fs.SyncAll(d.topics); err != nil {
+			return fmt.Errorf("open log directory: %w", err)
+		}
+	}
 	for _, l := range logs {
 		d.logs[l.id.key()] = l
 	}
@@ -257,12 +263,7 @@ func (l *Log) scan(s *segmentFile, size int64, clean bool) error {
 		s.writer.sinceEntry = interval + 1 // readers step over the damage by the index
 		walk = walker{file: f, position: intact, end: size, whole: walk.whole}
 	}
-	if err := f.Sync(); err != nil {
-		return err
-	}
-	if err := l.dir.fs.SyncDir(l.path); err != nil {
-		return err
-	}
+	l.dir.scanned.Store(true)
 	l.w.changed = true
 	s.flushed = walk.position
 	s.publish(walk.position, true)

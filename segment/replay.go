@@ -97,7 +97,14 @@ func (d *Dir) replay(names []string) error {
 			return err
 		}
 	}
-	return r.finish()
+	if err := r.leave(); err != nil {
+		return err
+	}
+	if r.entries > 0 {
+		d.log.Info("replayed the journal", "entries", r.entries, "bytes", r.bytes)
+	}
+	// Names of files that were found too: a crash may have come before they were durable.
+	return d.fs.SyncAll(d.topics)
 }
 
 // file notes one file of the journal and the oldest generation that its rounds need.
@@ -275,7 +282,7 @@ func (r *replayer) file(s *segmentFile, position int64) (*replayed, error) {
 		return f, nil
 	}
 	if len(r.touched) >= r.dir.opts.OpenFiles {
-		if err := r.finish(); err != nil {
+		if err := r.leave(); err != nil {
 			return nil, err
 		}
 	}
@@ -300,31 +307,13 @@ func (r *replayer) file(s *segmentFile, position int64) (*replayed, error) {
 	return f, err
 }
 
-// finish makes what was written durable.
-func (r *replayer) finish() error {
-	made := false
+// leave closes the files: what was written to them is not durable yet.
+func (r *replayer) leave() error {
 	for name, f := range r.touched {
-		if err := f.file.Sync(); err != nil {
-			return err
-		}
 		if err := f.file.Close(); err != nil {
 			return err
 		}
 		delete(r.touched, name)
-		// Also of a file that was found: a crash may have come before its name was durable.
-		if err := r.dir.fs.SyncDir(filepath.Dir(name)); err != nil {
-			return err
-		}
-		made = true
-	}
-	if made {
-		if err := r.dir.fs.SyncDir(r.dir.topics); err != nil {
-			return err
-		}
-	}
-	if r.entries > 0 {
-		r.dir.log.Info("replayed the journal", "entries", r.entries, "bytes", r.bytes)
-		r.entries, r.bytes = 0, 0
 	}
 	return nil
 }

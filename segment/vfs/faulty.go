@@ -299,6 +299,14 @@ func (f *Faulty) SyncDir(name string) error {
 	return f.inner.SyncDir(name)
 }
 
+// SyncAll is one OpSyncDir, however much it syncs.
+func (f *Faulty) SyncAll(name string) error {
+	if err := f.check(OpSyncDir, name); err != nil {
+		return err
+	}
+	return f.inner.SyncAll(name)
+}
+
 // Lock is OpLock.
 func (f *Faulty) Lock(name string) (io.Closer, error) {
 	if err := f.check(OpLock, name); err != nil {

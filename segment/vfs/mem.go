@@ -248,6 +248,30 @@ func (m *Mem) SyncDir(name string) error {
 	return nil
 }
 
+// SyncAll syncs one file and directory after the other: each is an operation of its own.
+func (m *Mem) SyncAll(name string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	id, err := m.find(name)
+	if err != nil {
+		return &os.PathError{Op: "syncall", Path: name, Err: err}
+	}
+	m.syncAll(name, id)
+	return nil
+}
+
+func (m *Mem) syncAll(name string, id uint64) {
+	n := m.tree.nodes[id]
+	if !n.isDir() {
+		m.do(op{kind: opSync, path: name, node: id})
+		return
+	}
+	for _, child := range slices.Sorted(maps.Keys(n.now)) {
+		m.syncAll(path.Join(name, child), n.now[child])
+	}
+	m.do(op{kind: opSyncDir, path: name, node: id})
+}
+
 // Lock takes the lock that the file stands for, within this Mem.
 func (m *Mem) Lock(name string) (io.Closer, error) {
 	f, err := m.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o644)

@@ -1,8 +1,10 @@
 package vfs
 
 import (
+	"errors"
 	"io"
 	"os"
+	"path/filepath"
 	"runtime"
 	"syscall"
 )
@@ -66,6 +68,33 @@ func (osFS) SyncDir(name string) error {
 		return nil
 	}
 	return d.Sync()
+}
+
+// SyncAll asks the system for all of its file system, or goes through the directory.
+func (fs osFS) SyncAll(name string) error {
+	d, err := os.Open(name)
+	if err != nil {
+		return err
+	}
+	defer d.Close() // opened for reading: closing it cannot lose anything
+	if err := syncFS(d); !errors.Is(err, errors.ErrUnsupported) {
+		return err
+	}
+	return filepath.WalkDir(name, func(path string, entry os.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case entry.IsDir():
+			return fs.SyncDir(path)
+		case !entry.Type().IsRegular():
+			return nil
+		}
+		f, err := os.OpenFile(path, os.O_RDWR, 0)
+		if err != nil {
+			return err
+		}
+		return errors.Join(f.Sync(), f.Close())
+	})
 }
 
 func (osFS) Lock(name string) (io.Closer, error) {

@@ -89,3 +89,16 @@ func (f *osFile) Allocate(size int64) error {
 	}
 	return err
 }
+
+// syncFS is syncfs. Since Linux 5.8 it tells of errors that nobody has been told of.
+func syncFS(d *os.File) error {
+	for {
+		err := unix.Syncfs(int(d.Fd()))
+		if err == nil {
+			return nil
+		}
+		if err != unix.EINTR {
+			return &os.PathError{Op: "syncfs", Path: d.Name(), Err: err}
+		}
+	}
+}

@@ -2,6 +2,11 @@
 
 package vfs
 
+import (
+	"errors"
+	"os"
+)
+
 // directFlag: there is none, or none that behaves like that of Linux.
 const directFlag = 0
 
@@ -23,3 +28,6 @@ func (f *osFile) Allocate(size int64) error { return f.extend(size) }
 
 // Prefetch leaves that to the system's own guess.
 func (f *osFile) Prefetch(off, n int64) {}
+
+// syncFS: the systems have a sync that does not wait, or none.
+func syncFS(*os.File) error { return errors.ErrUnsupported }

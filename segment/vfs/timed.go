@@ -38,6 +38,13 @@ func (fs *timedFS) OpenFile(name string, flag int, perm os.FileMode) (File, erro
 	return &timedFile{f, fs.times}, nil
 }
 
+func (fs *timedFS) SyncAll(name string) error {
+	begun := fs.times.Clock()
+	err := fs.FS.SyncAll(name)
+	fs.times.ended(fs.times.SyncDir, OpSyncDir, begun, err)
+	return err
+}
+
 func (fs *timedFS) SyncDir(name string) error {
 	begun := fs.times.Clock()
 	err := fs.FS.SyncDir(name)

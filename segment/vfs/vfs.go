@@ -44,6 +44,9 @@ type FS interface {
 	Stat(name string) (os.FileInfo, error)
 	// SyncDir makes the creates, renames and removes in the directory durable before it returns.
 	SyncDir(name string) error
+	// SyncAll makes everything in the directory and below it durable before it returns, as Sync of each
+	// file and SyncDir of each directory would, and perhaps more: for when there is much of it.
+	SyncAll(name string) error
 	// Lock takes the exclusive lock that the file stands for, creating the file when missing, and
 	// fails at once with a *LockedError when it is held, be it by this process. Close releases it and
 	// leaves the file; so does the end of the process.

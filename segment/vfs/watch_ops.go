@@ -52,6 +52,12 @@ func (w *Watched) Stat(name string) (os.FileInfo, error) {
 	return w.inner.Stat(name)
 }
 
+// SyncAll is OpSyncDir.
+func (w *Watched) SyncAll(name string) error {
+	defer w.End(w.Begin(OpSyncDir, name))
+	return w.inner.SyncAll(name)
+}
+
 // SyncDir is OpSyncDir.
 func (w *Watched) SyncDir(name string) error {
 	defer w.End(w.Begin(OpSyncDir, name))
