@@ -52,9 +52,7 @@ type chunk struct {
 func (m *memory) get(owner *segmentFile, at int64) *chunk {
 	m.mu.Lock()
 	if len(m.free) == 0 {
-		slab, free := vfs.Aligned(slabSize)
-		m.slabs.free = append(m.slabs.free, free)
-		for ; len(slab) > 0; slab = slab[chunkSize:] {
+		for slab := m.newSlab(slabSize); len(slab) > 0; slab = slab[chunkSize:] {
 			m.free = append(m.free, slab[:chunkSize:chunkSize])
 		}
 	}
@@ -65,6 +63,20 @@ func (m *memory) get(owner *segmentFile, at int64) *chunk {
 	c := &chunk{mem: mem, at: at, owner: owner, from: m}
 	c.refs.Store(1)
 	return c
+}
+
+// slab gives aligned memory that stays with its user. It lives as long as m is reachable.
+func (m *memory) slab(n int) []byte {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.newSlab(n)
+}
+
+// newSlab asks the system for memory; m.mu is held.
+func (m *memory) newSlab(n int) []byte {
+	slab, free := vfs.Aligned(n)
+	m.slabs.free = append(m.slabs.free, free)
+	return slab
 }
 
 // hold keeps the chunk until release; false when it has gone back already.

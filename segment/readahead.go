@@ -20,6 +20,7 @@ type ahead struct {
 	segment *segmentFile
 	from    int64 // a multiple of vfs.BlockSize
 	end     int64 // what is behind it may not be in the file yet
+	slot    int   // of Dir.aheadSlots; another may have it by now
 	buf     []byte
 	n       int           // bytes that were read; set before done is closed
 	done    chan struct{} // closed when the reading has ended
@@ -34,13 +35,13 @@ func (d *Dir) readAhead(s *segmentFile, next, end int64) {
 	}
 	a := &ahead{segment: s, from: from, end: min(end, from+scratchBytes), done: make(chan struct{})}
 	d.aheadMu.Lock()
-	slot := d.aheadNext % aheads
-	old := d.aheadSlots[slot]
+	a.slot = d.aheadNext % aheads
+	old := d.aheadSlots[a.slot]
 	if old != nil && !old.over() { // the disk does not keep up
 		d.aheadMu.Unlock()
 		return
 	}
-	d.aheadSlots[slot] = a
+	d.aheadSlots[a.slot] = a
 	d.aheadNext++
 	d.aheadMu.Unlock()
 	if old != nil && old.segment.ahead.CompareAndSwap(old, nil) {
@@ -118,8 +119,16 @@ func (d *Dir) takeAhead(s *segmentFile, p []byte, off int64) int {
 	if skip := off - a.from; skip < int64(a.n) {
 		n = copy(p, a.buf[skip:a.n])
 	}
-	if off+int64(n) >= a.from+int64(a.n) || !s.ahead.CompareAndSwap(nil, a) {
+	if off+int64(n) >= a.from+int64(a.n) || !d.keepAhead(a) {
 		d.dropAhead(a)
 	}
 	return n
+}
+
+// keepAhead puts back what was taken and not used up. Without a slot nothing would
+// ever make it give way.
+func (d *Dir) keepAhead(a *ahead) bool {
+	d.aheadMu.Lock()
+	defer d.aheadMu.Unlock()
+	return d.aheadSlots[a.slot] == a && a.segment.ahead.CompareAndSwap(nil, a)
 }

@@ -64,3 +64,24 @@ func TestReadAheadGivesWhatWasWritten(t *testing.T) {
 		t.Errorf("%d buffers for reads past the page cache", n)
 	}
 }
+
+// What was read ahead and taken out for a moment is not put back once its slot is another's: nobody would ever
+// take its memory from it.
+func TestReadAheadWithoutASlotGivesWay(t *testing.T) {
+	d := openDir(t, newMem(t))
+	defer d.close(t)
+	s := newSegmentFile("old", 0)
+	closed := make(chan struct{})
+	close(closed)
+	a := &ahead{segment: s, end: scratchBytes, buf: d.scratch(), n: scratchBytes, done: closed}
+	d.aheadSlots[0] = a
+	s.ahead.Store(a)
+	p := make([]byte, 100)
+	if n := d.takeAhead(s, p, 0); n != len(p) || s.ahead.Load() != a {
+		t.Fatalf("%d bytes, and what is left was not put back", n)
+	}
+	d.aheadSlots[0] = nil // given to another meanwhile
+	if n := d.takeAhead(s, p, 100); n != len(p) || s.ahead.Load() != nil || len(d.scratchFree) != 1 {
+		t.Errorf("%d bytes; %d buffers came back", n, len(d.scratchFree))
+	}
+}

@@ -56,8 +56,7 @@ func (d *Dir) scratch() []byte {
 		d.scratchMade.Add(-1)
 		return nil
 	}
-	b, _ := vfs.Aligned(scratchBytes) // kept as long as the directory
-	return b
+	return d.memory.slab(scratchBytes)
 }
 
 // readPast reads past the page cache, at least a part of p; 0 when that is not the way.
