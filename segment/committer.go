@@ -280,16 +280,11 @@ func (c *committer) startWrites(n int) {
 // writeJournal writes the parts that go through the journal, and makes them durable.
 func (c *committer) writeJournal() {
 	j := &c.journal
-	var gathered []*part
-	write := func() error {
-		err := j.write()
-		for _, p := range gathered {
-			p.failure = err
-		}
+	var all, gathered []*part // of the round, and of one write of it
+	write := func() {
+		fail(gathered, j.write())
 		gathered = gathered[:0]
-		return err
 	}
-	any := false
 	for _, p := range c.parts {
 		if p.route != journaled {
 			continue
@@ -297,26 +292,28 @@ func (c *committer) writeJournal() {
 		if j.full() {
 			write()
 		}
-		any = true
-		gathered = append(gathered, p)
+		all, gathered = append(all, p), append(gathered, p)
 		j.add(p.log.id, p.segment.base, p.segment.size.Load(), p.buffers...)
 	}
-	if !any {
+	if len(all) == 0 {
 		return
 	}
 	write()
 	c.meter.sync()
-	if err := j.sync(); err != nil {
-		for _, p := range c.parts {
-			if p.route == journaled && p.failure == nil {
-				p.failure = err
-			}
-		}
-	}
-	for _, p := range c.parts {
-		if p.route == journaled && p.failure == nil {
+	fail(all, j.sync())
+	for _, p := range all {
+		if p.failure == nil {
 			p.log.w.journaled = j.generation
 			c.soil(p.log, 0)
+		}
+	}
+}
+
+// fail notes why parts have failed, unless they have already; a nil error changes nothing.
+func fail(parts []*part, err error) {
+	for _, p := range parts {
+		if p.failure == nil {
+			p.failure = err
 		}
 	}
 }

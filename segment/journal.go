@@ -328,31 +328,25 @@ type journalEntry struct {
 	bytes    []byte
 }
 
-// journalRoundOf decodes the round at the front of b: its header, and its entries
-// through visit. It gives the round's length, padding included; 0 when there is no
-// whole round of this generation and sequence.
-func journalRoundOf(b []byte, generation, sequence uint64, visit func(oldest uint64, e journalEntry)) int {
-	if len(b) < roundHeader || binary.BigEndian.Uint32(b) != roundMagic {
-		return 0
-	}
-	length := int64(binary.BigEndian.Uint32(b[8:]))
-	if length < roundHeader || length > int64(len(b)) || binary.BigEndian.Uint64(b[16:]) != generation || binary.BigEndian.Uint64(b[24:]) != sequence {
-		return 0
-	}
-	if crc32.Checksum(b[8:length], castagnoli) != binary.BigEndian.Uint32(b[4:]) {
-		return 0
+// decodeRound visits the entries of the round that b is, without its padding; false
+// when b is not a whole round of this generation and sequence.
+func decodeRound(b []byte, generation, sequence uint64, visit func(oldest uint64, e journalEntry)) bool {
+	if len(b) < roundHeader || roundLength(b) != int64(len(b)) ||
+		binary.BigEndian.Uint64(b[16:]) != generation || binary.BigEndian.Uint64(b[24:]) != sequence ||
+		crc32.Checksum(b[8:], castagnoli) != binary.BigEndian.Uint32(b[4:]) {
+		return false
 	}
 	oldest := binary.BigEndian.Uint64(b[32:])
-	rest := b[roundHeader:length]
+	rest := b[roundHeader:]
 	for range binary.BigEndian.Uint32(b[12:]) {
 		e, n := decodeEntry(rest)
 		if n == 0 {
-			return 0
+			return false
 		}
 		visit(oldest, e)
 		rest = rest[n:]
 	}
-	return int(min(roundUp(length), int64(len(b))))
+	return true
 }
 
 // roundLength is the length in a round's header, 0 when it is none.

@@ -167,11 +167,11 @@ func walkRounds(f vfs.File, file scannedFile, visit func(oldest uint64, e journa
 			return err
 		}
 		var failed error
-		if journalRoundOf(round, file.generation, sequence, func(oldest uint64, e journalEntry) {
+		if !decodeRound(round, file.generation, sequence, func(oldest uint64, e journalEntry) {
 			if failed == nil {
 				failed = visit(oldest, e)
 			}
-		}) == 0 {
+		}) {
 			return nil
 		}
 		if failed != nil {
@@ -196,7 +196,6 @@ type replayer struct {
 type replayed struct {
 	file vfs.File // nil when it was left alone
 	size int64
-	made bool
 }
 
 func (r *replayer) apply(e journalEntry) error {
@@ -292,7 +291,6 @@ func (r *replayer) file(s *segmentFile, position int64) (*replayed, error) {
 		if position > 0 {
 			return f, nil // removed since
 		}
-		f.made = true
 		if err := fs.MkdirAll(s.folder, 0o755); err != nil {
 			return nil, err
 		}
