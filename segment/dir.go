@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/semaphore"
 
+	"github.com/millrace/millrace/segment/bounded"
 	"github.com/millrace/millrace/segment/vfs"
 )
 
@@ -113,8 +114,8 @@ type Dir struct {
 	aheadMu     sync.Mutex // guards the two below; a leaf
 	aheadSlots  [aheads]*ahead
 	aheadNext   int
-	direct      bool        // log files and journal are written past the page cache
-	queue       *bytesQueue // of Append
+	direct      bool           // log files and journal are written past the page cache
+	queue       *bounded.Bytes // of Append
 	fault       atomic.Pointer[error]
 	watched     *vfs.Watched
 	slowSaid    atomic.Int64 // unix nanoseconds of the last log line about a slow operation
@@ -167,7 +168,7 @@ func OpenDir(ctx context.Context, opts DirOptions) (*Dir, error) {
 		scratchFree: make(chan []byte, scratches),
 		aheadWork:   make(chan *ahead, aheads),
 		flushes:     make(chan *flush, 1),
-		queue:       newBytesQueue(opts.QueueBytes),
+		queue:       bounded.NewBytes(opts.QueueBytes),
 		logs:        make(map[logKey]*Log),
 		doomed:      make(map[*Log]struct{}),
 		known:       make(map[string]int64),

@@ -1,11 +1,8 @@
 package segment
 
 import (
-	"context"
 	"sync/atomic"
 	"time"
-
-	"golang.org/x/sync/semaphore"
 
 	"github.com/millrace/millrace/segment/vfs"
 )
@@ -124,7 +121,7 @@ type counts struct{ journal, direct, journaled, flushes atomic.Int64 }
 
 // Stats asks no disk, and waits for nobody who does.
 func (d *Dir) Stats() Stats {
-	s := Stats{QueueBytes: d.queue.taken.Load(), QueueBound: d.opts.QueueBytes, IdleBound: d.files.limit, Direct: d.direct,
+	s := Stats{QueueBytes: d.queue.Used(), QueueBound: d.opts.QueueBytes, IdleBound: d.files.limit, Direct: d.direct,
 		TailBytes: d.memory.used.Load(), TailBound: d.opts.TailBytes, JournalBytes: d.counts.journal.Load(), JournalBound: d.opts.JournalBytes,
 		Stalled: d.Stalled(), Stalls: d.Stalls(),
 		DirectBytes: d.counts.direct.Load(), JournaledBytes: d.counts.journaled.Load(), Flushes: d.counts.flushes.Load(),
@@ -136,36 +133,4 @@ func (d *Dir) Stats() Stats {
 	s.OpenFiles = d.files.open
 	d.files.mu.Unlock()
 	return s
-}
-
-// bytesQueue bounds bytes, and tells how many are taken.
-type bytesQueue struct {
-	room  *semaphore.Weighted
-	taken atomic.Int64
-}
-
-func newBytesQueue(n int64) *bytesQueue { return &bytesQueue{room: semaphore.NewWeighted(n)} }
-
-// TryAcquire takes n bytes if they are to be had at once.
-func (q *bytesQueue) TryAcquire(n int64) bool {
-	if !q.room.TryAcquire(n) {
-		return false
-	}
-	q.taken.Add(n)
-	return true
-}
-
-// Acquire waits for n bytes until ctx ends.
-func (q *bytesQueue) Acquire(ctx context.Context, n int64) error {
-	err := q.room.Acquire(ctx, n)
-	if err == nil {
-		q.taken.Add(n)
-	}
-	return err
-}
-
-// Release gives n bytes back.
-func (q *bytesQueue) Release(n int64) {
-	q.taken.Add(-n)
-	q.room.Release(n)
 }

@@ -6,6 +6,8 @@ import (
 	"math/bits"
 	"sync"
 	"time"
+
+	"github.com/millrace/millrace/segment/bounded"
 )
 
 // Buffers come in powers of two between these; a larger one is not kept.
@@ -88,8 +90,8 @@ const smallFrameBytes = 64 << 10
 // produce requests have to wait.
 type budget struct {
 	bytes   int64 // without the reserve
-	main    *pool
-	reserve *pool
+	main    *bounded.Bytes
+	reserve *bounded.Bytes
 	spare   int64
 }
 
@@ -97,15 +99,15 @@ func newBudget(bytes int64) *budget {
 	spare := bytes / 16
 	return &budget{
 		bytes:   bytes - spare,
-		main:    newPool(bytes - spare),
-		reserve: newPool(spare),
+		main:    bounded.NewBytes(bytes - spare),
+		reserve: bounded.NewBytes(spare),
 		spare:   spare,
 	}
 }
 
 // charge is memory taken from a budget.
 type charge struct {
-	from  *pool
+	from  *bounded.Bytes
 	bytes int64
 }
 
@@ -137,7 +139,7 @@ func (b *budget) takeMain(ctx context.Context, n int, patience time.Duration) (c
 	return await(ctx, b.main, want, patience)
 }
 
-func await(ctx context.Context, from *pool, bytes int64, patience time.Duration) (charge, error) {
+func await(ctx context.Context, from *bounded.Bytes, bytes int64, patience time.Duration) (charge, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	if err := from.Acquire(ctx, bytes); err != nil {

@@ -1,14 +1,11 @@
 package server
 
 import (
-	"context"
 	"reflect"
-	"sync/atomic"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
-	"golang.org/x/sync/semaphore"
 
 	"github.com/millrace/millrace/segment"
 	"github.com/millrace/millrace/segment/batch"
@@ -201,7 +198,7 @@ func (r *fetchRun) countFetched(code int16) {
 type BudgetStats struct{ Used, Bound int64 }
 
 func (b *budget) stats() BudgetStats {
-	return BudgetStats{Used: b.main.used.Load() + b.reserve.used.Load(), Bound: b.bytes + b.spare}
+	return BudgetStats{Used: b.main.Used() + b.reserve.Used(), Bound: b.bytes + b.spare}
 }
 
 // count is how many sessions there are, and how many partitions they remember.
@@ -209,36 +206,4 @@ func (c *sessionCache) count() (sessions, partitions int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return len(c.sessions), c.partitions
-}
-
-// pool is bounded memory that knows how much of it is in use.
-type pool struct {
-	room *semaphore.Weighted
-	used atomic.Int64
-}
-
-func newPool(n int64) *pool { return &pool{room: semaphore.NewWeighted(n)} }
-
-// TryAcquire takes n bytes if they are to be had at once.
-func (p *pool) TryAcquire(n int64) bool {
-	if !p.room.TryAcquire(n) {
-		return false
-	}
-	p.used.Add(n)
-	return true
-}
-
-// Acquire waits for n bytes until ctx ends.
-func (p *pool) Acquire(ctx context.Context, n int64) error {
-	err := p.room.Acquire(ctx, n)
-	if err == nil {
-		p.used.Add(n)
-	}
-	return err
-}
-
-// Release gives n bytes back.
-func (p *pool) Release(n int64) {
-	p.used.Add(-n)
-	p.room.Release(n)
 }

@@ -23,16 +23,17 @@ var rooms = map[string][]string{
 	"cli/command":        {"cli/bench", "cli/serve"},
 	"cli/bench":          {},
 	"cli/serve":          {"server", "engine", "engine/config", "segment/vfs"},
-	"server":             {"engine", "engine/coordinator", "engine/group", "engine/catalog", "engine/config", "segment", "segment/batch", "segment/producer"},
+	"server":             {"engine", "engine/coordinator", "engine/group", "engine/catalog", "engine/config", "segment", "segment/batch", "segment/producer", "segment/bounded"},
 	"engine":             {"engine/coordinator", "engine/group", "engine/catalog", "engine/config", "segment", "segment/batch", "segment/producer", "segment/vfs"},
 	"replication":        {"engine", "engine/catalog", "engine/config"},
 	"engine/coordinator": {"engine/group", "engine/catalog", "engine/config", "segment/batch"},
 	"engine/group":       {"segment/batch"},
 	"engine/catalog":     {"engine/config"},
 	"engine/config":      {},
-	"segment":            {"segment/vfs", "segment/batch", "segment/producer"},
+	"segment":            {"segment/vfs", "segment/batch", "segment/producer", "segment/bounded"},
 	"segment/producer":   {"segment/batch"},
 	"segment/batch":      {},
+	"segment/bounded":    {},
 	"segment/vfs":        {},
 }
 
@@ -47,7 +48,7 @@ var homes = map[string][]string{
 	"github.com/pierrec/lz4/v4":           {"segment/batch"},
 	"github.com/urfave/cli/v2":            {"cli/command"},
 	"golang.org/x/sys":                    {"segment", "segment/vfs"},
-	"golang.org/x/sync":                   {"segment", "engine", "engine/coordinator", "engine/catalog", "server"},
+	"golang.org/x/sync":                   {"segment", "segment/bounded", "engine", "engine/coordinator", "engine/catalog", "server"},
 	"github.com/google/uuid":              {"engine", "engine/catalog", "server"},
 	"github.com/prometheus/client_golang": {"cli/serve"},
 	"github.com/rogpeppe/go-internal":     {}, // tests only
