@@ -129,6 +129,20 @@ func (p *Partition) Read(dst []byte, from int64, maxBytes int, oneAtLeast bool) 
 	return dst, p.explain(err)
 }
 
+// View is Read without a copy: the batches are added to v, see [segment.View], and it
+// tells how many bytes they are.
+func (p *Partition) View(v *segment.View, from int64, maxBytes int, oneAtLeast bool) (int, error) {
+	end := p.HighWatermark()
+	if from > end {
+		return 0, fmt.Errorf("%w: %d, high watermark is %d", ErrOffsetOutOfRange, from, end)
+	}
+	n, err := p.log.View(v, from, end, maxBytes, oneAtLeast)
+	return n, p.explain(err)
+}
+
+// AtMostBytes is at least what Read could give from offset on, without a limit. It does not block.
+func (p *Partition) AtMostBytes(offset int64) int64 { return p.log.BytesFromAtMost(offset) }
+
 // explain puts an error of the log into the engine's words.
 func (p *Partition) explain(err error) error {
 	switch {

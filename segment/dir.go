@@ -108,8 +108,7 @@ type Dir struct {
 	log         *slog.Logger
 	files       *fileCache
 	memory      *memory
-	scratchFree chan []byte
-	scratchMade atomic.Int64
+	readBuffers readBuffers
 	aheadWork   chan *ahead
 	aheadMu     sync.Mutex // guards the two below; a leaf
 	aheadSlots  [aheads]*ahead
@@ -165,7 +164,6 @@ func OpenDir(ctx context.Context, opts DirOptions) (*Dir, error) {
 		log:         opts.Logger.With("dir", opts.Path),
 		files:       &fileCache{limit: opts.OpenFiles},
 		memory:      newMemory(),
-		scratchFree: make(chan []byte, scratches),
 		aheadWork:   make(chan *ahead, aheads),
 		flushes:     make(chan *flush, 1),
 		queue:       bounded.NewBytes(opts.QueueBytes),

@@ -58,6 +58,16 @@ func (x *indexes) positionBehind(position int64) int64 {
 	return x.offsets[i].position
 }
 
+// lastStart shortens a piece of n bytes at a position to one that ends where a batch
+// begins, as far as the index knows.
+func (x *indexes) lastStart(position, n int64) int64 {
+	i := sort.Search(len(x.offsets), func(i int) bool { return x.offsets[i].position > position+n })
+	if i == 0 || x.offsets[i-1].position <= position {
+		return n
+	}
+	return x.offsets[i-1].position - position
+}
+
 // offsetBefore gives an offset at or before the first record whose timestamp
 // is at least timestamp; base when the index knows none.
 func (x *indexes) offsetBefore(timestamp, base int64) int64 {

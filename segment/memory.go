@@ -17,7 +17,7 @@ const (
 // the latest first; the system gets it all back when the collector finds that
 // neither the memory nor any chunk is in use.
 type memory struct {
-	used atomic.Int64 // bytes handed out
+	used atomic.Int64 // bytes in the tails
 
 	mu    sync.Mutex // guards the fields below
 	free  [][]byte
@@ -65,13 +65,6 @@ func (m *memory) get(owner *segmentFile, at int64) *chunk {
 	return c
 }
 
-// slab gives aligned memory that stays with its user. It lives as long as m is reachable.
-func (m *memory) slab(n int) []byte {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.newSlab(n)
-}
-
 // newSlab asks the system for memory; m.mu is held.
 func (m *memory) newSlab(n int) []byte {
 	slab, free := vfs.Aligned(n)
@@ -92,12 +85,18 @@ func (c *chunk) hold() bool {
 	}
 }
 
+// leave takes the chunk out of the tail: who holds it besides may be slow, and is
+// charged elsewhere.
+func (c *chunk) leave() {
+	c.from.used.Add(-chunkSize)
+	c.release()
+}
+
 func (c *chunk) release() {
 	if c.refs.Add(-1) > 0 {
 		return
 	}
 	m := c.from
-	m.used.Add(-chunkSize)
 	m.mu.Lock()
 	m.free = append(m.free, c.mem)
 	m.mu.Unlock()

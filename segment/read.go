@@ -2,121 +2,16 @@ package segment
 
 import (
 	"errors"
-	"fmt"
-	"io"
 	"os"
-	"slices"
 	"sort"
 
 	"github.com/millrace/millrace/segment/batch"
 	"github.com/millrace/millrace/segment/vfs"
 )
 
-// Read appends to dst the whole batches from the one that holds offset from up
-// to (not including) the first that reaches limit, as long as they fit in
-// maxBytes; with oneAtLeast the first batch comes even if it alone is larger.
-// It reads from one segment at a time, so an answer may be shorter than
-// maxBytes with more behind it.
-//
-// Every batch is checked: what is read is what was written, or a
-// *CorruptError. ErrOffsetOutOfRange when from lies outside the log. At the end
-// of the log nothing is appended. Blocks on the disk.
-func (l *Log) Read(dst []byte, from, limit int64, maxBytes int, oneAtLeast bool) ([]byte, error) {
-	for {
-		end := l.LogEndOffset()
-		if from < l.LogStartOffset() || from > end {
-			return dst, fmt.Errorf("%w: %d, log holds %d to %d", ErrOffsetOutOfRange, from, l.LogStartOffset(), end)
-		}
-		limit := min(limit, end)
-		if from >= limit || maxBytes <= 0 && !oneAtLeast {
-			return dst, nil
-		}
-		out, err := l.readSegments(dst, from, limit, maxBytes, oneAtLeast)
-		if err == nil || !errors.Is(err, os.ErrNotExist) || from >= l.LogStartOffset() {
-			return out, err
-		}
-		// The segment was deleted meanwhile: the log start offset has moved.
-	}
-}
-
-func (l *Log) readSegments(dst []byte, from, limit int64, maxBytes int, oneAtLeast bool) ([]byte, error) {
-	segments := *l.segments.Load()
-	for i := segmentOf(segments, from); i < len(segments) && segments[i].base < limit; i++ {
-		out, found, err := l.readSegment(segments[i], dst, from, limit, maxBytes, oneAtLeast)
-		if err != nil || found {
-			return out, err
-		}
-	}
-	return dst, nil
-}
-
 // segmentOf finds the last segment that begins at or before offset.
 func segmentOf(segments []*segmentFile, offset int64) int {
 	return max(0, sort.Search(len(segments), func(i int) bool { return segments[i].base > offset })-1)
-}
-
-// readSegment tells too whether the segment has a batch at or behind from, be it
-// given or not: only when it has none may the answer come from the next segment.
-func (l *Log) readSegment(s *segmentFile, dst []byte, from, limit int64, maxBytes int, oneAtLeast bool) (out []byte, found bool, err error) {
-	v := l.dir.reader(s)
-	defer v.close()
-	v.past = l.dir.direct && !l.config.Load().flushesLate()
-	size := s.size.Load()
-	first, position, err := l.seek(s, &v, from, size)
-	if err != nil || position == size {
-		return dst, false, err
-	}
-	want := int64(maxBytes)
-	if oneAtLeast {
-		want = max(want, int64(first.Size()))
-	}
-	want = min(want, size-position)
-	if want < int64(first.Size()) {
-		return dst, true, nil
-	}
-	n := len(dst)
-	dst = slices.Grow(dst, int(want))
-	chunk := dst[n : n+int(want)]
-	v.fromDisk, v.wentPast = false, false
-	if _, err := v.ReadAt(chunk, position); err != nil && !errors.Is(err, io.EOF) {
-		return dst[:n], true, fmt.Errorf("%w: %s at %d: %w", errRead, v.Name(), position, err)
-	}
-	whole, err := l.check(chunk, limit, &v, position, from)
-	if v.fromDisk && err == nil {
-		v.prefetch(position, int64(whole))
-	}
-	return dst[:n+whole], true, err
-}
-
-// check gives the length of the batches at the front of chunk that are whole,
-// intact and below limit. Damage in the first batch is an error; behind good
-// batches it only ends them, and meets the next read. What has never left the
-// memory needs no look at its checksum.
-func (l *Log) check(chunk []byte, limit int64, v *segmentReader, position, offset int64) (int, error) {
-	whole, look := 0, batch.Check
-	if !v.fromDisk {
-		look = batch.Whole
-	}
-	for whole < len(chunk) {
-		h, err := look(chunk[whole:])
-		if err == nil && h.NextOffset() > limit {
-			break
-		}
-		if errors.Is(err, batch.ErrTruncated) && whole > 0 {
-			break
-		}
-		if err != nil {
-			corrupt := &CorruptError{File: v.Name(), Position: position + int64(whole), Offset: offset, Cause: err}
-			l.dir.sayCorrupt(l, corrupt)
-			if whole == 0 {
-				return 0, corrupt
-			}
-			break
-		}
-		whole += h.Size()
-		offset = h.NextOffset()
-	}
-	return whole, nil
 }
 
 // seek finds the first batch of a segment whose last offset is at or behind
@@ -226,6 +121,22 @@ func (l *Log) BytesFrom(offset, limit int64) (n int64, err error) {
 		return err
 	})
 	return n, err
+}
+
+// BytesFromAtMost is BytesFrom up to the end of the log, or a little more. It reads nothing.
+func (l *Log) BytesFromAtMost(offset int64) (n int64) {
+	segments := *l.segments.Load()
+	if len(segments) == 0 {
+		return 0
+	}
+	first := segmentOf(segments, offset)
+	for _, s := range segments[first:] {
+		n += s.size.Load()
+	}
+	if x := segments[first].index.Load(); x != nil {
+		n -= min(n, x.position(offset))
+	}
+	return n
 }
 
 // over runs f on the segments, and again when one of them was removed meanwhile.

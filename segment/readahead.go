@@ -1,51 +1,45 @@
 package segment
 
-import (
-	"io"
-
-	"github.com/millrace/millrace/segment/vfs"
-)
-
 const (
-	// aheads is how many segments may have something read ahead, each scratchBytes at most.
+	// aheads is how many segments may have something read ahead, about oldBytes each.
 	aheads = 8
 	// aheadReaders is how many goroutines read ahead.
 	aheadReaders = 2
 )
 
-// ahead is the next part of a segment for a reader that goes through it: read past
-// the page cache while that reader is busy with the part before. Whoever takes it out
-// of segmentFile.ahead owns it.
+// ahead is what a reader that goes through a segment will want next: read and
+// checked while it is busy with what it got. Whoever takes it out of
+// segmentFile.ahead owns it.
 type ahead struct {
-	segment *segmentFile
-	from    int64 // a multiple of vfs.BlockSize
-	end     int64 // what is behind it may not be in the file yet
-	slot    int   // of Dir.aheadSlots; another may have it by now
-	buf     []byte
-	n       int           // bytes that were read; set before done is closed
-	done    chan struct{} // closed when the reading has ended
+	log      *Log
+	segment  *segmentFile
+	offset   int64 // what it begins with
+	position int64
+	slot     int // of Dir.aheadSlots; another may have it by now
+	got      old
+	done     chan struct{} // closed when the reading has ended, and got is set
 }
 
-// readAhead has the part behind a read fetched, unless something else of the
-// segment is being fetched. It does not block. What nobody came for makes room.
-func (d *Dir) readAhead(s *segmentFile, next, end int64) {
-	from := next &^ (vfs.BlockSize - 1)
-	if s.ahead.Load() != nil || end-next < leastDirectRead {
+// readAhead has the batches from an offset at a position on fetched, unless something
+// else of the segment is being fetched. It does not block. What nobody came for makes room.
+func (l *Log) readAhead(s *segmentFile, offset, position int64) {
+	if s.ahead.Load() != nil || s.oldEnd()-position < leastDirectRead {
 		return
 	}
-	a := &ahead{segment: s, from: from, end: min(end, from+scratchBytes), done: make(chan struct{})}
+	d := l.dir
+	a := &ahead{log: l, segment: s, offset: offset, position: position, done: make(chan struct{})}
 	d.aheadMu.Lock()
 	a.slot = d.aheadNext % aheads
-	old := d.aheadSlots[a.slot]
-	if old != nil && !old.over() { // the disk does not keep up
+	before := d.aheadSlots[a.slot]
+	if before != nil && !before.over() { // the disk does not keep up
 		d.aheadMu.Unlock()
 		return
 	}
 	d.aheadSlots[a.slot] = a
 	d.aheadNext++
 	d.aheadMu.Unlock()
-	if old != nil && old.segment.ahead.CompareAndSwap(old, nil) {
-		d.dropAhead(old)
+	if before != nil && before.segment.ahead.CompareAndSwap(before, nil) {
+		before.got.drop()
 	}
 	if !s.ahead.CompareAndSwap(nil, a) {
 		close(a.done)
@@ -58,6 +52,15 @@ func (d *Dir) readAhead(s *segmentFile, next, end int64) {
 	}
 }
 
+// oldEnd is where what must be read from the file ends.
+func (s *segmentFile) oldEnd() int64 {
+	size := s.size.Load()
+	if row := s.tailChunks(); len(row) > 0 {
+		return min(size, row[0].at)
+	}
+	return size
+}
+
 func (a *ahead) over() bool {
 	select {
 	case <-a.done:
@@ -67,20 +70,12 @@ func (a *ahead) over() bool {
 	}
 }
 
-// dropAhead gives back the memory of what was read and is owned by the caller.
-func (d *Dir) dropAhead(a *ahead) {
-	if a.buf != nil {
-		d.scratchFree <- a.buf
-		a.buf = nil
-	}
-}
-
 // runAhead is a goroutine that reads ahead. It ends when the directory is closed.
 func (d *Dir) runAhead() {
 	for {
 		select {
 		case a := <-d.aheadWork:
-			d.fetchAhead(a)
+			a.fetch()
 			close(a.done)
 		case <-d.stop:
 			return
@@ -88,46 +83,59 @@ func (d *Dir) runAhead() {
 	}
 }
 
-func (d *Dir) fetchAhead(a *ahead) {
-	if a.buf = d.scratch(); a.buf == nil {
+// fetch reads and checks. Where that fails nothing is got, and the reader will meet why.
+func (a *ahead) fetch() {
+	n := min(a.segment.oldEnd()-a.position, oldBytes)
+	if n < leastDirectRead {
 		return
 	}
-	h := d.writeHandle(a.segment)
-	f, err := d.files.acquire(h)
-	if err != nil {
-		return // the reader meets it
+	want := appetite{from: a.offset, limit: a.log.LogEndOffset(), most: int(n)}
+	o, got, err := a.log.readChecked(a.segment, a.position, n, &want)
+	if err != nil || got.n == 0 {
+		o.drop()
+		return
 	}
-	defer d.files.release(h)
-	n, err := f.ReadAt(a.buf[:roundUp(a.end-a.from)], a.from)
-	if err == nil || err == io.EOF {
-		a.n = min(n, int(a.end-a.from))
-	}
+	o.data = o.data[:got.n]
+	a.got = o
 }
 
-// takeAhead copies what was read ahead of position off; 0 when there is nothing.
-func (d *Dir) takeAhead(s *segmentFile, p []byte, off int64) int {
+// takeAhead takes what was read ahead from an offset on, nil when there is nothing.
+func (l *Log) takeAhead(s *segmentFile, offset int64) *ahead {
 	a := s.ahead.Load()
-	if a == nil || off < a.from || off >= a.end || !s.ahead.CompareAndSwap(a, nil) {
-		return 0
+	if a == nil || a.offset != offset || !s.ahead.CompareAndSwap(a, nil) {
+		return nil
 	}
 	select {
 	case <-a.done:
-	case <-d.stop:
-		return 0
+	case <-l.dir.stop:
+		return nil
 	}
-	n := 0
-	if skip := off - a.from; skip < int64(a.n) {
-		n = copy(p, a.buf[skip:a.n])
+	if len(a.got.data) == 0 {
+		return nil
 	}
-	if off+int64(n) >= a.from+int64(a.n) || !d.keepAhead(a) {
-		d.dropAhead(a)
-	}
-	return n
+	return a
 }
 
-// keepAhead puts back what was taken and not used up. Without a slot nothing would
+// viewAhead adds what is wanted of a, which the caller owns, and has the next read.
+func (l *Log) viewAhead(a *ahead, v *View, want appetite) int {
+	got := whole(a.got.data, &want)
+	if got.n > 0 {
+		a.got.buf.hold()
+		a.got.keep(v, got.n)
+		v.Records += got.records
+		a.got.data, a.offset, a.position = a.got.data[got.n:], got.next, a.position+int64(got.n)
+		a.segment.leave(a.offset, a.position)
+	}
+	if len(a.got.data) == 0 || !l.dir.putBack(a) {
+		a.got.drop()
+		l.readAhead(a.segment, a.offset, a.position)
+	}
+	return got.n
+}
+
+// putBack puts back what was taken and not used up. Without a slot nothing would
 // ever make it give way.
-func (d *Dir) keepAhead(a *ahead) bool {
+func (d *Dir) putBack(a *ahead) bool {
 	d.aheadMu.Lock()
 	defer d.aheadMu.Unlock()
 	return d.aheadSlots[a.slot] == a && a.segment.ahead.CompareAndSwap(nil, a)

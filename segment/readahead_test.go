@@ -60,8 +60,8 @@ func TestReadAheadGivesWhatWasWritten(t *testing.T) {
 		})
 	}
 	readers.Wait()
-	if n := d.scratchMade.Load(); n == 0 || n > scratches {
-		t.Errorf("%d buffers for reads past the page cache", n)
+	if n := d.readBuffers.bytes; n == 0 || n > readBuffersKept {
+		t.Errorf("%d bytes of buffers are kept", n)
 	}
 }
 
@@ -73,15 +73,27 @@ func TestReadAheadWithoutASlotGivesWay(t *testing.T) {
 	s := newSegmentFile("old", 0)
 	closed := make(chan struct{})
 	close(closed)
-	a := &ahead{segment: s, end: scratchBytes, buf: d.scratch(), n: scratchBytes, done: closed}
+	b := makeBatch(t, 1, strings.Repeat("x", 1000), 1)
+	both := append(b[:len(b):len(b)], b...)
+	batch.PutBaseOffset(both[len(b):], 1)
+	old := old{buf: d.readBuffers.get(oldBytes)}
+	old.data = old.buf.mem[:copy(old.buf.mem, both)]
+	a := &ahead{log: d.open(t, "old", 0, DefaultLogConfig()), segment: s, done: closed, got: old}
 	d.aheadSlots[0] = a
 	s.ahead.Store(a)
-	p := make([]byte, 100)
-	if n := d.takeAhead(s, p, 0); n != len(p) || s.ahead.Load() != a {
+	var v View
+	want := appetite{limit: 2, most: len(b)}
+	if n := a.log.viewAhead(a.log.takeAhead(s, 0), &v, want); n != len(b) || s.ahead.Load() != a {
 		t.Fatalf("%d bytes, and what is left was not put back", n)
 	}
+	a.got.data = both // as if there were more
+	a.offset = 0
 	d.aheadSlots[0] = nil // given to another meanwhile
-	if n := d.takeAhead(s, p, 100); n != len(p) || s.ahead.Load() != nil || len(d.scratchFree) != 1 {
-		t.Errorf("%d bytes; %d buffers came back", n, len(d.scratchFree))
+	if n := a.log.viewAhead(a.log.takeAhead(s, 0), &v, want); n != len(b) || s.ahead.Load() != nil {
+		t.Errorf("%d bytes, put back without a slot", n)
+	}
+	v.Release()
+	if d.readBuffers.bytes == 0 {
+		t.Error("the buffer did not come back")
 	}
 }

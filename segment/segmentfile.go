@@ -17,16 +17,16 @@ import (
 // readers need is published through the atomics: bytes below size are whole
 // durable batches and never change.
 type segmentFile struct {
-	folder   string
-	base     int64
-	size     atomic.Int64             // bytes that readers may see
-	index    atomic.Pointer[indexes]  // nil: sealed and not loaded since the directory was opened
-	rebuilt  atomic.Bool              // a reader writes the index files, or has written them
-	ahead    atomic.Pointer[ahead]    // see readahead.go
-	seen     atomic.Pointer[seen]     // see readdirect.go
-	expected atomic.Int64             // where the next read begins, if it goes on behind the last one
-	largest  atomic.Int64             // timestamp of the records that readers may see; -1: they have none; see Log.largestTimestamp
-	tail     atomic.Pointer[[]*chunk] // see tail.go
+	folder  string
+	base    int64
+	size    atomic.Int64            // bytes that readers may see
+	index   atomic.Pointer[indexes] // nil: sealed and not loaded since the directory was opened
+	rebuilt atomic.Bool             // a reader writes the index files, or has written them
+	ahead   atomic.Pointer[ahead]   // see readahead.go
+	seen    atomic.Pointer[seen]    // see readbuffer.go
+	marks   [4]atomic.Pointer[bookmark]
+	largest atomic.Int64             // timestamp of the records that readers may see; -1: they have none; see Log.largestTimestamp
+	tail    atomic.Pointer[[]*chunk] // see tail.go
 
 	// Of the committer alone.
 	chunks   []*chunk // the tail, published or not

@@ -58,7 +58,7 @@ func (c *committer) extend(s *segmentFile, at int64) (*chunk, error) {
 	if before := at - ch.at; before > 0 {
 		// Blocks are written whole. The page cache may be behind the disk here.
 		if err := c.dir.readDisk(s, ch.mem[:vfs.BlockSize], ch.at, int(before)); err != nil {
-			ch.release()
+			ch.leave()
 			return nil, err
 		}
 	}
@@ -91,7 +91,7 @@ func (c *committer) shrink(s *segmentFile, end int64) {
 		s.chunks[n-1] = nil
 		s.chunks = s.chunks[:n-1]
 		last.owner = nil // evict passes over it
-		last.release()
+		last.leave()
 	}
 }
 
@@ -107,7 +107,7 @@ func (c *committer) evict() {
 			}
 			s.chunks = s.chunks[1:]
 			s.publishTail()
-			oldest.release()
+			oldest.leave()
 		}
 		c.resident[0] = nil
 		c.resident = c.resident[1:]
@@ -117,12 +117,9 @@ func (c *committer) evict() {
 // segmentReader reads a segment's bytes, from memory where they are there, else from the
 // file. It is for one goroutine; close it after use.
 type segmentReader struct {
-	dir      *Dir
-	segment  *segmentFile
-	file     vfs.File // opened when it is needed
-	fromDisk bool     // something was read from the file
-	past     bool     // large reads go past the page cache
-	wentPast bool     // one did
+	dir     *Dir
+	segment *segmentFile
+	file    vfs.File // opened when it is needed
 }
 
 func (d *Dir) reader(s *segmentFile) segmentReader { return segmentReader{dir: d, segment: s} }
@@ -176,35 +173,7 @@ func copyChunks(row []*chunk, p []byte, off int64) (n int) {
 	return n
 }
 
-// prefetchBytes is how far ahead of a reader that goes through the file the disk may read.
-const prefetchBytes = 4 << 20
-
-// prefetch has the disk go on while the reader is busy with what it got, when it
-// got it from where the one before it had ended.
-func (v *segmentReader) prefetch(position, n int64) {
-	next := position + n
-	if v.segment.expected.Swap(next) != position {
-		return
-	}
-	end := v.segment.size.Load()
-	if row := v.segment.tailChunks(); len(row) > 0 {
-		end = row[0].at
-	}
-	if v.wentPast {
-		v.dir.readAhead(v.segment, next, end)
-		return
-	}
-	if ahead := min(2*n, prefetchBytes, end-next); ahead > 0 && v.file != nil {
-		v.file.Prefetch(next, ahead)
-	}
-}
-
 func (v *segmentReader) readFile(p []byte, off int64) (int, error) {
-	v.fromDisk = true
-	if n, err := v.readPast(p, off); n > 0 || err != nil {
-		v.wentPast = true
-		return n, err
-	}
 	if v.file == nil {
 		f, err := v.dir.files.acquire(&v.segment.handle)
 		if err != nil {

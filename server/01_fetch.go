@@ -3,12 +3,14 @@ package server
 import (
 	"fmt"
 	"log/slog"
+	"net"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/millrace/millrace/engine"
 	"github.com/millrace/millrace/engine/catalog"
+	"github.com/millrace/millrace/segment"
 )
 
 // Fetch (v4-18).
@@ -45,7 +47,8 @@ type fetchResult struct {
 	highWatermark    int64
 	lastStableOffset int64
 	logStartOffset   int64
-	records          []byte // lies in one of the request's chunks
+	size             int // bytes of records
+	first, last      int // the pieces of the view that are the records
 }
 
 // fetchState is what a connection keeps from fetch to fetch, so that a fetch
@@ -55,7 +58,8 @@ type fetchState struct {
 	results []fetchResult
 	waiter  *engine.Waiter
 	timer   *time.Timer
-	usual   int // bytes of records in the latest answers
+	view    segment.View // the records of the answer that is being made
+	pieces  net.Buffers  // of that answer
 }
 
 // fetchRun is one fetch.
@@ -66,15 +70,10 @@ type fetchRun struct {
 	session *fetchSession // nil without one
 	epoch   int32         // that the session must still have when the answer is made
 	byID    bool
-	limit   int // bytes of records
-	min     int // bytes to wait for
-	chunks  []chunk
-}
-
-// chunk is memory that records are read into.
-type chunk struct {
-	buf    *buffer
-	charge charge
+	limit   int    // bytes of records
+	min     int    // bytes to wait for
+	used    int    // bytes of records found so far
+	charge  charge // for them
 }
 
 func (s *Server) fetch(cl *call, body []byte) error {
@@ -109,11 +108,9 @@ func (s *Server) fetch(cl *call, body []byte) error {
 
 // end gives back the memory, and drops what refers to the frame.
 func (r *fetchRun) end() {
-	for i := range r.chunks {
-		r.chunks[i].buf.release()
-		r.chunks[i].charge.giveBack()
-	}
 	st := r.st
+	st.view.Release()
+	r.charge.giveBack()
 	clear(st.results)
 	st.results = st.results[:0]
 	if cap(st.results) > 1<<14 {
@@ -357,7 +354,7 @@ func (r *fetchRun) fail(res *fetchResult, err error) {
 
 // failWith notes an error code, and who leads if that may be the reason.
 func (r *fetchRun) failWith(res *fetchResult, code int16) {
-	res.highWatermark, res.lastStableOffset, res.logStartOffset, res.records = -1, -1, -1, nil
+	res.highWatermark, res.lastStableOffset, res.logStartOffset, res.size = -1, -1, -1, 0
 	res.code = code
 	if code == codeKafkaStorageError && r.cl.version <= 5 {
 		res.code = codeNotLeaderOrFollower // older clients do not know the other
@@ -436,7 +433,7 @@ func (r *fetchRun) remember(id int32) (int32, int16) {
 		res := r.st.results[i]
 		res.part.name = res.name
 		if res.part.changed(&res) {
-			res.part.sent = len(res.records) > 0
+			res.part.sent = res.size > 0
 			moved = moved || res.part.sent
 			kept = append(kept, res)
 		}

@@ -148,14 +148,21 @@ func await(ctx context.Context, from *bounded.Bytes, bytes int64, patience time.
 	return charge{from, bytes}, nil
 }
 
-// has tells whether n bytes can be had without waiting.
-func (b *budget) has(n int) bool {
-	want := min(int64(n), b.bytes)
-	if !b.main.TryAcquire(want) {
+// more charges n bytes more, if they are to be had at once.
+func (c *charge) more(n int) bool {
+	if !c.from.TryAcquire(int64(n)) {
 		return false
 	}
-	b.main.Release(want)
+	c.bytes += int64(n)
 	return true
+}
+
+// keep gives back what is charged beyond n bytes.
+func (c *charge) keep(n int) {
+	if over := c.bytes - int64(n); c.from != nil && over > 0 {
+		c.from.Release(over)
+		c.bytes -= over
+	}
 }
 
 // giveBack ends a charge.

@@ -16,18 +16,22 @@ func (r *fetchRun) read() error {
 		}
 		if res.want.offset < res.partition.HighWatermark() {
 			n := min(int(max(res.want.maxBytes, 0)), left)
+			if n == 0 && !first {
+				r.offsets(res)
+				continue
+			}
 			if err := r.readPartition(res, n, first); err != nil {
 				return err
 			}
 			if res.code != codeNone {
 				continue
 			}
-			left = max(left-len(res.records), 0)
-			first = first && len(res.records) == 0
+			left = max(left-res.size, 0)
+			first = first && res.size == 0
 		}
 		r.offsets(res)
 	}
-	r.st.usual = r.limit - left
+	r.charge.keep(r.used)
 	if unknown > 0 {
 		r.unknownLast()
 	}
@@ -48,65 +52,50 @@ func (r *fetchRun) unknownLast() {
 	})
 }
 
-// readPartition reads up to n bytes of one partition straight into a chunk.
+// readPartition adds up to n bytes of one partition to the view.
 func (r *fetchRun) readPartition(res *fetchResult, n int, oneAtLeast bool) error {
-	if n == 0 && !oneAtLeast {
-		return nil
-	}
-	c, err := r.chunkFor(res, n, oneAtLeast)
-	if err != nil || c == nil {
+	n, err := r.afford(res, n, oneAtLeast)
+	if err != nil || n == 0 {
 		return err
 	}
-	before := len(c.buf.b)
-	size := cap(c.buf.b)
-	b, err := res.partition.Read(c.buf.b, res.want.offset, n, oneAtLeast)
+	v := &r.st.view
+	before := len(v.Pieces)
+	got, err := res.partition.View(v, res.want.offset, n, oneAtLeast)
 	if err != nil {
-		c.buf.b = c.buf.b[:before]
 		r.fail(res, err)
 		return nil
 	}
-	if cap(b) != size && before > 0 {
-		// A first batch larger than expected: earlier records stay where they are.
-		r.chunks = append(r.chunks, chunk{buf: &buffer{b: b}})
-		res.records = b[before:]
-		return nil
-	}
-	c.buf.b = b
-	res.records = b[before:len(b):len(b)]
+	res.size, res.first, res.last = got, before, len(v.Pieces)
+	r.used += got
 	return nil
 }
 
-// chunkFor finds memory for n bytes: what is left of the latest chunk, or a new
-// one, sized by what there is to read. It returns nil when the budget is used up and
-// the answer has something already.
-func (r *fetchRun) chunkFor(res *fetchResult, n int, oneAtLeast bool) (*chunk, error) {
-	var c *chunk
-	if len(r.chunks) > 0 {
-		c = &r.chunks[len(r.chunks)-1]
-		if cap(c.buf.b)-len(c.buf.b) >= n {
-			return c, nil
+// leastCharge is what the first records of an answer are charged at least.
+const leastCharge = 16 << 10
+
+// afford charges the memory for up to n bytes more. It returns how many may be read;
+// 0 when the budget is used up and the answer has something already.
+func (r *fetchRun) afford(res *fetchResult, n int, oneAtLeast bool) (int, error) {
+	n = max(n, 0)
+	if oneAtLeast {
+		n = max(n, 1)
+	}
+	there := int(min(res.partition.AtMostBytes(res.want.offset), int64(r.limit)))
+	need := r.used + max(min(n, there), 1)
+	if r.charge.bytes == 0 {
+		need = max(need, leastCharge)
+	}
+	if more := need - int(r.charge.bytes); more > 0 {
+		if r.charge.bytes > 0 {
+			if r.charge.more(more) {
+				return n, nil
+			}
+			return min(n, int(r.charge.bytes)-r.used), nil
+		}
+		var err error
+		if r.charge, err = r.s.responses.take(r.cl.conn.ctx, more, r.s.opts.MemoryTime); err != nil {
+			return 0, err
 		}
 	}
-	need := n
-	if usual := max(2*r.st.usual, 16<<10); n > usual || oneAtLeast && n < 16<<10 {
-		there, err := res.partition.AvailableBytes(res.want.offset)
-		if err != nil {
-			r.fail(res, err)
-			return nil, nil
-		}
-		need = int(min(int64(max(n, 16<<10)), there))
-	}
-	if c != nil && cap(c.buf.b)-len(c.buf.b) >= need {
-		return c, nil
-	}
-	size := bufferSize(max(need, 4<<10))
-	if c != nil && !r.s.responses.has(size) {
-		return nil, nil
-	}
-	paid, err := r.s.responses.take(r.cl.conn.ctx, size, r.s.opts.MemoryTime)
-	if err != nil {
-		return nil, err
-	}
-	r.chunks = append(r.chunks, chunk{buf: newBuffer(size), charge: paid})
-	return &r.chunks[len(r.chunks)-1], nil
+	return n, nil
 }

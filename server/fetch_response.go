@@ -2,7 +2,6 @@ package server
 
 import (
 	"encoding/binary"
-	"net"
 )
 
 // respond encodes what open, read and remember have left in the results. The
@@ -43,7 +42,7 @@ func (r *fetchRun) respond(code int16, sessionID int32) error {
 		}
 		b = r.appendPartition(b, res, flexible)
 		cuts = append(cuts, len(b))
-		total += len(res.records)
+		total += res.size
 		if flexible {
 			b = res.appendTags(b)
 		}
@@ -64,17 +63,21 @@ func (r *fetchRun) respond(code int16, sessionID int32) error {
 	out.b = b
 	binary.BigEndian.PutUint32(b, uint32(len(b)-4+total))
 
-	pieces := make(net.Buffers, 0, 2*len(cuts)+1)
+	pieces := r.st.pieces[:0]
 	from := 0
 	for i, cut := range cuts {
-		if len(results[i].records) == 0 {
+		res := &results[i]
+		if res.size == 0 {
 			continue
 		}
-		pieces = append(pieces, b[from:cut], results[i].records)
+		pieces = append(append(pieces, b[from:cut]), r.st.view.Pieces[res.first:res.last]...)
 		from = cut
 	}
 	r.countFetched(code)
-	return r.cl.conn.writePieces(append(pieces, b[from:]))
+	pieces = append(pieces, b[from:])
+	r.st.pieces = pieces
+	defer clear(pieces)
+	return r.cl.conn.writePieces(pieces)
 }
 
 // sameTopic tells whether two results stand under one topic in the response.
@@ -120,9 +123,9 @@ func (r *fetchRun) appendPartition(dst []byte, res *fetchResult, flexible bool) 
 		dst = appendInt32(dst, -1) // preferred read replica
 	}
 	if flexible {
-		return binary.AppendUvarint(dst, uint64(len(res.records))+1)
+		return binary.AppendUvarint(dst, uint64(res.size)+1)
 	}
-	return appendInt32(dst, int32(len(res.records)))
+	return appendInt32(dst, int32(res.size))
 }
 
 // appendTags appends the tagged fields of a partition.

@@ -150,7 +150,7 @@ func TestSessionTellsOnlyChanges(t *testing.T) {
 		{"the same", fetchResult{highWatermark: 0}, false},
 		{"high watermark moves", fetchResult{highWatermark: 5}, true},
 		{"the same again", fetchResult{highWatermark: 5}, false},
-		{"records", fetchResult{highWatermark: 5, records: []byte{1}}, true},
+		{"records", fetchResult{highWatermark: 5, size: 1}, true},
 		{"log start moves", fetchResult{highWatermark: 5, logStartOffset: 2}, true},
 		{"an error", fetchResult{highWatermark: 5, logStartOffset: 2, code: 1}, true},
 		{"the error stays", fetchResult{highWatermark: 5, logStartOffset: 2, code: 1}, true},

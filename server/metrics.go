@@ -8,7 +8,6 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/millrace/millrace/segment"
-	"github.com/millrace/millrace/segment/batch"
 )
 
 // Observer takes one measurement. It must not block.
@@ -169,7 +168,7 @@ func (s *Server) countErrors(a *api, resp kmsg.Response) {
 
 // countFetched counts what a fetch has sent, and the errors it told.
 func (r *fetchRun) countFetched(code int16) {
-	var records, bytes int64
+	var bytes int64
 	errors := codeRun{found: func(code int16, n int) { r.s.opts.Metrics.failed(fetch.key, code, n) }}
 	if code != codeNone {
 		errors.add(code)
@@ -179,19 +178,13 @@ func (r *fetchRun) countFetched(code int16) {
 		if res.code != codeNone {
 			errors.add(res.code)
 		}
-		bytes += int64(len(res.records))
-		for b := res.records; len(b) > 0; {
-			h, err := batch.ReadHeader(b)
-			if err != nil || h.Size() > len(b) {
-				break // they have been checked when they were read
-			}
-			records += int64(h.RecordCount)
-			b = b[h.Size():]
-		}
+		bytes += int64(res.size)
 	}
 	errors.add(codeNone)
-	r.s.stats.fetchedRecords.Add(records)
-	r.s.stats.fetchedBytes.Add(bytes)
+	if bytes > 0 {
+		r.s.stats.fetchedRecords.Add(r.st.view.Records)
+		r.s.stats.fetchedBytes.Add(bytes)
+	}
 }
 
 // BudgetStats is how much of a bound of memory is in use.

@@ -166,8 +166,6 @@ func (f *memFile) Size() (size int64, err error) {
 	return size, err
 }
 
-func (f *memFile) Prefetch(off, n int64) {}
-
 func (f *memFile) Name() string { return f.name }
 
 func (f *memFile) Close() error {

@@ -73,11 +73,6 @@ func skip(bufs [][]byte, n int) [][]byte {
 // Sync is fdatasync: it leaves out the times, which would cost a second write.
 func (f *osFile) Sync() error { return f.control("fdatasync", unix.Fdatasync) }
 
-// Prefetch is posix_fadvise: the kernel reads while the caller goes on.
-func (f *osFile) Prefetch(off, n int64) {
-	_ = f.control("fadvise", func(fd int) error { return unix.Fadvise(fd, off, n, unix.FADV_WILLNEED) }) // it is advice
-}
-
 // Allocate is fallocate, or ftruncate where the file system does not know it.
 func (f *osFile) Allocate(size int64) error {
 	if size == 0 { // fallocate takes no empty range

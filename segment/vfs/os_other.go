@@ -26,8 +26,5 @@ func (f *osFile) WriteVAt(bufs [][]byte, off int64) (int, error) {
 // Allocate sets the length only: the space is not reserved.
 func (f *osFile) Allocate(size int64) error { return f.extend(size) }
 
-// Prefetch leaves that to the system's own guess.
-func (f *osFile) Prefetch(off, n int64) {}
-
 // syncFS: the systems have a sync that does not wait, or none.
 func syncFS(*os.File) error { return errors.ErrUnsupported }

@@ -75,9 +75,6 @@ type File interface {
 	Allocate(size int64) error
 	// Sync makes contents and length durable before it returns. After an error see the package comment.
 	Sync() error
-	// Prefetch asks the system to bring bytes into its cache that will be read soon. It does not wait
-	// for them, and may do nothing.
-	Prefetch(off, n int64)
 	// Size is the length.
 	Size() (int64, error)
 	// Name is the name it was opened with.
