@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/millrace/millrace/segment/vfs"
 )
@@ -39,7 +40,11 @@ const (
 	maxJournalName = 1 << 10
 	// journalRound is about how many bytes go into one round: more are split.
 	journalRound = 4 << 20
-	deletedLog   = -1
+	// journalGrowth is how much longer a file becomes when a round reaches its end: with
+	// zeros, once for many rounds. A sync of a file that has grown costs another write
+	// of the file system's; over what is there already it is half as long.
+	journalGrowth = 1 << 20
+	deletedLog    = -1
 )
 
 // journal is the committer's end of it. The committer alone uses it.
@@ -67,6 +72,7 @@ type journalFile struct {
 	generation uint64
 	sequence   uint64
 	size       int64 // where the next round begins
+	length     int64 // of the file
 }
 
 func (j *journal) init(d *Dir, generation uint64) {
@@ -176,13 +182,27 @@ func (j *journal) write() error {
 	if len(j.dirty) == 0 || j.dirty[len(j.dirty)-1] != f {
 		j.dirty = append(j.dirty, f)
 	}
-	if _, err := f.file.WriteVAt([][]byte{padded}, f.size); err != nil {
+	bufs := append(make([][]byte, 0, 2), padded)
+	end := f.size + int64(len(padded))
+	if end > f.length {
+		bufs = append(bufs, journalZeros())
+	}
+	if _, err := f.file.WriteVAt(bufs, f.size); err != nil {
 		return j.failedWrite(f, err)
 	}
-	f.size += int64(len(padded))
+	if end > f.length {
+		f.length = end + journalGrowth
+	}
+	f.size = end
 	f.sequence++
 	return nil
 }
+
+// journalZeros is what files grow with; nobody writes to it.
+var journalZeros = sync.OnceValue(func() []byte {
+	b, _ := vfs.Aligned(journalGrowth)
+	return b
+})
 
 // drop forgets what was gathered.
 func (j *journal) drop() { j.buf, j.entries = nil, 0 }
@@ -197,6 +217,7 @@ func (j *journal) failedWrite(f *journalFile, cause error) error {
 	if cut := f.file.Truncate(f.size); cut != nil {
 		return j.dir.fence("truncate", f.name, cut)
 	}
+	f.length = f.size
 	return err
 }
 
@@ -242,6 +263,7 @@ func (j *journal) begin() error {
 		j.free = append(j.free, f)
 		return j.dir.failed("write", f.name, err)
 	}
+	f.length = max(f.length, f.size)
 	j.current = f
 	return nil
 }

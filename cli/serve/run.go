@@ -11,6 +11,7 @@ import (
 	"os"
 	"strconv"
 	"sync"
+	"runtime"
 	"sync/atomic"
 	"time"
 
@@ -37,6 +38,7 @@ func Run(s Settings, stdout, stderr io.Writer, version string) error {
 	}
 	dataDir := broker.LogDirs[0]
 	connections, logFiles := raiseLimits(broker, logger)
+	addProcessor(os.Getenv("GOMAXPROCS"))
 	ctx, stopSignals := untilSignal(logger)
 	defer stopSignals()
 
@@ -111,6 +113,14 @@ func raiseLimits(broker *config.Broker, logger *slog.Logger) (connections, logFi
 	connections, logFiles = min(connectionBound(files), broker.MaxConnections), logFileBound(files)
 	logger.Debug("limits", "open_files", files, "connections", connections, "log_files", logFiles)
 	return connections, logFiles
+}
+
+// addProcessor has the scheduler run one goroutine more at a time than there are cores, unless GOMAXPROCS says how many: the
+// one that writes the log is in a system call most of the time, and the scheduler is slow to notice that its core is free.
+func addProcessor(asked string) {
+	if asked == "" {
+		runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + 1)
+	}
 }
 
 // listen opens every listener, or none.
