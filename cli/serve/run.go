@@ -9,9 +9,9 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"runtime"
 	"strconv"
 	"sync"
-	"runtime"
 	"sync/atomic"
 	"time"
 
