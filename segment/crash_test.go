@@ -33,6 +33,7 @@ func variety(seed uint64) func(*DirOptions) {
 		o.FlushInterval = []time.Duration{time.Millisecond, time.Hour}[pick.IntN(2)]
 		o.TailBytes = []int64{1, 40_000, 1 << 24}[pick.IntN(3)]
 		o.Buffered = pick.IntN(4) == 0
+		o.SyncEach = []int{1, 32}[pick.IntN(2)]
 	}
 }
 

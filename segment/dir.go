@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -59,6 +60,9 @@ type DirOptions struct {
 	// RetentionInterval is how often to look for segments that retention no longer keeps, for the
 	// first time after RetentionDelay. 0: never.
 	RetentionInterval, RetentionDelay time.Duration
+	// SyncEach is up to how many logs are synced one by one at a clean close. The one sync for
+	// more of them waits for what others have written to the file system, too. Default 32.
+	SyncEach int
 	// Metrics is told what the directory measures. Default: nothing is measured.
 	Metrics *Metrics
 }
@@ -87,6 +91,9 @@ func (o *DirOptions) setDefaults() {
 	}
 	if o.Stalled == nil {
 		o.Stalled = func() {}
+	}
+	if o.SyncEach == 0 {
+		o.SyncEach = 32
 	}
 	if o.OpenFiles == 0 {
 		o.OpenFiles = 512
@@ -387,11 +394,13 @@ func (d *Dir) writeClean(logs []*Log) error {
 	if err := d.fenced(); err != nil {
 		return err
 	}
+	logs = slices.DeleteFunc(logs, func(l *Log) bool { return !l.unclean() })
+	each := len(logs) <= d.opts.SyncEach
 	var group errgroup.Group
 	group.SetLimit(writers())
 	for _, l := range logs {
 		group.Go(func() error {
-			if err := l.close(); err != nil {
+			if err := l.close(each); err != nil {
 				return fmt.Errorf("close log %s: %w", l.id, err)
 			}
 			return nil
@@ -399,6 +408,11 @@ func (d *Dir) writeClean(logs []*Log) error {
 	}
 	if err := group.Wait(); err != nil {
 		return err
+	}
+	if !each {
+		if err := d.fs.SyncAll(d.topics); err != nil {
+			return fmt.Errorf("close log directory: %w", err)
+		}
 	}
 	if err := d.committer.journal.close(true); err != nil {
 		return fmt.Errorf("close the journal: %w", err)

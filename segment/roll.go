@@ -24,7 +24,7 @@ const (
 // begins the next one. A crash in its middle leaves a segment without indexes,
 // which are built again. Committer only.
 func (l *Log) roll() error {
-	if err := l.writeDerived(); err != nil {
+	if err := l.writeDerived(overwrite, vfs.WriteFileAtomic); err != nil {
 		return l.dir.failed("roll", l.active().name(".log"), err)
 	}
 	l.addSegmentFile()
@@ -101,22 +101,23 @@ func (l *Log) aged(s *segmentFile, timestamp int64) bool {
 }
 
 // writeDerived writes down what could be derived from the log again: the indexes
-// of the active segment, the producers as of now, the leader epochs. Committer only.
-func (l *Log) writeDerived() error {
+// of the active segment, the producers as of now, the leader epochs; the last with
+// replace, since they may be read after a crash in the middle of it. Committer only.
+func (l *Log) writeDerived(write, replace func(fs vfs.FS, name string, data []byte) error) error {
 	fs, s := l.dir.fs, l.active()
 	if s == nil {
 		return nil
 	}
 	s.writer.addTime()
 	s.publish(s.size.Load(), true)
-	if err := s.writeIndexes(fs, s.index.Load(), overwrite); err != nil {
+	if err := s.writeIndexes(fs, s.index.Load(), write); err != nil {
 		return err
 	}
-	if err := l.writeSnapshot(); err != nil {
+	if err := l.writeSnapshot(write); err != nil {
 		return err
 	}
 	if e := *l.epochs.Load(); len(e) != l.w.epochs {
-		if err := vfs.WriteFileAtomic(fs, filepath.Join(l.path, epochsFile), e.encode()); err != nil {
+		if err := replace(fs, filepath.Join(l.path, epochsFile), e.encode()); err != nil {
 			return err
 		}
 		l.w.epochs = len(e)
@@ -125,30 +126,44 @@ func (l *Log) writeDerived() error {
 	return nil
 }
 
-// close brings everything into the files of a log that has changed since the
-// last clean close. It runs when the committer has ended.
-func (l *Log) close() error {
+// unclean tells whether close has anything to do. It runs when the committer has ended.
+func (l *Log) unclean() bool {
 	l.mu.Lock()
-	gone := l.gone
-	l.mu.Unlock()
-	if !l.w.changed || gone == ErrDeleted {
-		return nil
+	defer l.mu.Unlock()
+	return l.w.changed && l.gone != ErrDeleted
+}
+
+// close brings everything into the files of a log that has changed since the
+// last clean close. Unless each is to be durable by itself, its caller makes all
+// logs durable with one sync. It runs when the committer has ended.
+func (l *Log) close(each bool) error {
+	if each {
+		if err := l.dir.committer.sealActive(l); err != nil {
+			return err
+		}
+		return l.writeDerived(overwrite, vfs.WriteFileAtomic)
 	}
-	if err := l.dir.committer.sealActive(l); err != nil {
-		return err
+	if s := l.active(); s != nil && s.size.Load() > 0 {
+		w := fileWrite{trim: true}
+		w.prepare(&l.dir.committer, l, s, s.size.Load())
+		defer w.done()
+		if w.run(); w.err != nil {
+			return w.err
+		}
+		w.apply()
 	}
-	return l.writeDerived()
+	return l.writeDerived(putFile, putFile)
 }
 
 func (l *Log) snapshotName(offset int64) string {
 	return filepath.Join(l.path, fmt.Sprintf("%020d.snapshot", offset))
 }
 
-func (l *Log) writeSnapshot() error {
+func (l *Log) writeSnapshot(write func(fs vfs.FS, name string, data []byte) error) error {
 	if n := len(l.w.snapshots); n > 0 && l.w.snapshots[n-1] == l.w.next {
 		return nil
 	}
-	if err := overwrite(l.dir.fs, l.snapshotName(l.w.next), l.w.producers.Encode()); err != nil {
+	if err := write(l.dir.fs, l.snapshotName(l.w.next), l.w.producers.Encode()); err != nil {
 		return err
 	}
 	l.w.snapshots = append(l.w.snapshots, l.w.next)

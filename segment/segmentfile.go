@@ -103,12 +103,21 @@ func (s *segmentFile) writeIndexes(fs vfs.FS, x *indexes, write func(fs vfs.FS, 
 // overwrite writes a file and syncs its contents, but not its name. A crash in its
 // middle leaves anything.
 func overwrite(fs vfs.FS, name string, data []byte) error {
+	return put(fs, name, data, vfs.File.Sync)
+}
+
+// putFile is overwrite without the sync.
+func putFile(fs vfs.FS, name string, data []byte) error {
+	return put(fs, name, data, func(vfs.File) error { return nil })
+}
+
+func put(fs vfs.FS, name string, data []byte, sync func(vfs.File) error) error {
 	f, err := fs.OpenFile(name, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o644)
 	if err != nil {
 		return err
 	}
 	if _, err = f.WriteAt(data, 0); err == nil {
-		err = f.Sync()
+		err = sync(f)
 	}
 	if cerr := f.Close(); err == nil {
 		err = cerr
