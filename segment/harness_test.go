@@ -87,6 +87,15 @@ func (d *testDir) close(t testing.TB) {
 	if err := d.Close(context.Background()); err != nil {
 		t.Fatalf("close: %v", err)
 	}
+	inTails := int64(0)
+	for _, c := range d.committer.resident {
+		if c.owner != nil {
+			inTails += chunkSize
+		}
+	}
+	if used := d.memory.used.Load(); used != inTails {
+		t.Errorf("%d bytes are counted in the tails, %d are there", used, inTails)
+	}
 }
 
 func (d *testDir) open(t testing.TB, name string, partition int32, cfg LogConfig) *Log {

@@ -59,7 +59,6 @@ func (m *memory) get(owner *segmentFile, at int64) *chunk {
 	mem := m.free[len(m.free)-1]
 	m.free = m.free[:len(m.free)-1]
 	m.mu.Unlock()
-	m.used.Add(chunkSize)
 	c := &chunk{mem: mem, at: at, owner: owner, from: m}
 	c.refs.Store(1)
 	return c
@@ -85,7 +84,10 @@ func (c *chunk) hold() bool {
 	}
 }
 
-// leave takes the chunk out of the tail: who holds it besides may be slow, and is
+// join counts the chunk as one of a tail.
+func (c *chunk) join() { c.from.used.Add(chunkSize) }
+
+// leave takes the chunk out of its tail: who holds it besides may be slow, and is
 // charged elsewhere.
 func (c *chunk) leave() {
 	c.from.used.Add(-chunkSize)

@@ -58,10 +58,11 @@ func (c *committer) extend(s *segmentFile, at int64) (*chunk, error) {
 	if before := at - ch.at; before > 0 {
 		// Blocks are written whole. The page cache may be behind the disk here.
 		if err := c.dir.readDisk(s, ch.mem[:vfs.BlockSize], ch.at, int(before)); err != nil {
-			ch.leave()
+			ch.release()
 			return nil, err
 		}
 	}
+	ch.join()
 	s.chunks = append(s.chunks, ch)
 	c.resident = append(c.resident, ch)
 	return ch, nil
