@@ -38,7 +38,7 @@ func TestCloseEndsInTimeOnAStalledDisk(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			p := e.Partition(createTopic(t, e, "orders", 1, nil), 0)
+			p := partitionOf(e, createTopic(t, e, "orders", 1, nil), 0)
 			hold, stalled := make(chan struct{}), make(chan struct{})
 			where.Nth, where.Stall, where.Do = 1, hold, func() { close(stalled) }
 			marked := make(chan struct{}) // the last thing that a close does with the logs
@@ -73,7 +73,7 @@ func TestFolderThatCannotBeSetAside(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	produce(t, e.Partition(createTopic(t, e, "orders", 1, nil), 0), -1, "x")
+	produce(t, partitionOf(e, createTopic(t, e, "orders", 1, nil), 0), -1, "x")
 	if err := e.Close(context.Background()); err != nil {
 		t.Fatal(err)
 	}

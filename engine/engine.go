@@ -4,10 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
-	"math"
-	"math/rand/v2"
 	"path/filepath"
 	"strconv"
 	"sync"
@@ -27,7 +24,7 @@ import (
 // Options says how to open an engine.
 type Options struct {
 	FS     vfs.FS
-	Config *config.Broker // its first log directory is the data directory
+	Config *config.Broker // one of its log directories holds the catalogue, the first when there is none yet
 	Now    func() time.Time
 	Logger *slog.Logger
 	// OpenFiles is how many log files may stay open while nobody uses them; 0 takes the default.
@@ -41,10 +38,8 @@ type Options struct {
 type Engine struct {
 	options Options
 	log     *slog.Logger
-	meta    meta
-	lock    io.Closer
+	dirs    []*logDir // the first has the catalogue
 	catalog *catalog.Catalog
-	dir     *segment.Dir
 	groups  *coordinator.Coordinator
 	disk    *catalogDisk
 	onStall atomic.Pointer[func()]
@@ -54,9 +49,10 @@ type Engine struct {
 
 	config     atomic.Pointer[config.Broker] // static and dynamic settings
 	partitions sync.Map                      // catalog.TopicID → []*Partition, never changed once stored
+	place      placement                     // of the partitions that were there at the start
 }
 
-// Open locks the data directory, opens catalogue and logs side by side, and
+// Open locks the log directories, opens catalogue and logs side by side, and
 // readies every partition. It blocks until all are recovered, or ctx ends.
 func Open(ctx context.Context, o Options) (*Engine, error) {
 	e := &Engine{options: o, log: o.Logger, gauge: newGauge(&o.Metrics)}
@@ -68,42 +64,27 @@ func Open(ctx context.Context, o Options) (*Engine, error) {
 }
 
 func (e *Engine) open(ctx context.Context) error {
-	fs, data := e.options.FS, e.dataDir()
-	if err := vfs.MkdirAllDurable(fs, data, 0o755); err != nil {
-		return fmt.Errorf("data directory: %w", err)
+	if err := e.lockDirs(); err != nil {
+		return err
 	}
-	var err error
-	if e.lock, err = fs.Lock(filepath.Join(data, lockFile)); err != nil {
-		if errors.Is(err, vfs.ErrLocked) {
-			return fmt.Errorf("%w: %s", ErrDirectoryInUse, data)
-		}
-		return fmt.Errorf("lock data directory: %w", err)
-	}
-	if e.meta, err = loadMeta(fs, data, e.options.Config.NodeID); err != nil {
-		return fmt.Errorf("data directory: %w", err)
-	}
-	limit := e.options.Config.LogDirStallTimeout
-	e.disk = newCatalogDisk(fs, e.options.Now, limit, e.log)
+	e.disk = newCatalogDisk(e.options.FS, e.options.Now, e.options.Config.LogDirStallTimeout, e.log)
 	var group errgroup.Group
 	group.Go(func() (err error) {
 		e.catalog, err = catalog.Open(catalog.Options{
-			Dir: filepath.Join(data, "catalog"), ClusterID: e.meta.ClusterID, Disk: e.disk, Logger: e.log,
+			Dir: filepath.Join(e.dataDir(), catalogFolder), ClusterID: e.ClusterID(), Disk: e.disk, Logger: e.log,
 			Metrics: e.options.Metrics.Catalog,
 		})
 		return err
 	})
-	group.Go(func() (err error) {
-		e.dir, err = segment.OpenDir(ctx, segment.DirOptions{
-			TailBytes: e.options.Config.LogTailBytes, StallTimeout: limit, Stalled: e.tellStall,
-			FS: fs, Path: data, Now: e.options.Now, Logger: e.log, OpenFiles: e.options.OpenFiles, Jitter: rand.Int64N,
-			RetentionInterval: e.options.Config.RetentionCheckInterval, RetentionDelay: e.options.Config.InitialTaskDelay,
-			Metrics: &e.options.Metrics.Log,
-		})
-		return err
-	})
+	for _, d := range e.dirs {
+		if d.fault == nil {
+			group.Go(func() error { return e.openDir(ctx, d) })
+		}
+	}
 	if err := group.Wait(); err != nil {
 		return err
 	}
+	e.sayOffline()
 	return e.reconcile()
 }
 
@@ -114,20 +95,9 @@ func (e *Engine) reconcile() error {
 	if err := e.applyBrokerConfig(image); err != nil {
 		return err
 	}
-	for _, id := range e.dir.Found() {
-		topic := image.TopicByID(id.TopicID)
-		if topic != nil && int(id.Partition) < len(topic.Partitions) {
-			continue
-		}
-		l, err := e.dir.Log(id, segment.DefaultLogConfig())
-		if err != nil {
-			return err
-		}
-		e.log.Warn("a partition's folder belongs to no topic that the catalogue knows: it is set aside, not removed",
-			"partition", id.String(), "topicID", catalog.TopicID(id.TopicID).String())
-		if err := l.Quarantine(); err != nil {
-			e.log.Error("the folder cannot be set aside: it stays as it is, and nothing uses it", "partition", id.String(), "error", err)
-		}
+	var err error
+	if e.place, err = e.look(image); err != nil {
+		return err
 	}
 	for _, topic := range image.Topics() {
 		if err := e.addPartitions(topic); err != nil {
@@ -186,15 +156,20 @@ func (e *Engine) addPartitions(topic *catalog.Topic) error {
 
 func (e *Engine) newPartition(topic *catalog.Topic, index int32, cfg *config.Topic) (*Partition, error) {
 	id := segment.LogID{Topic: topic.Name, TopicID: topic.ID, Partition: index}
-	l, err := e.dir.Log(id, logConfig(topic.Name, cfg, e.Config()))
-	if err != nil {
-		return nil, fmt.Errorf("partition %s: %w", id, err)
-	}
 	placed := topic.Partitions[index]
 	p := &Partition{
 		topicID: topic.ID, topic: topic.Name, index: index, name: id.String(),
-		internal: IsInternal(topic.Name), now: e.options.Now, gauge: e.gauge, log: l, replicator: Solo{},
+		internal: IsInternal(topic.Name), now: e.options.Now, gauge: e.gauge, replicator: Solo{},
 	}
+	if p.dir, p.offline = e.place.of(topic, index, e.NodeID()); p.offline != nil {
+		return p, nil
+	}
+	p.dir.placed.Add(1)
+	l, err := p.dir.dir.Log(id, logConfig(topic.Name, cfg, e.Config()))
+	if err != nil {
+		return nil, fmt.Errorf("partition %s: %w", id, err)
+	}
+	p.log = l
 	p.config.Store(cfg)
 	p.epoch.Store(placed.LeaderEpoch)
 	p.inSync.Store(int32(len(placed.ISR)))
@@ -209,6 +184,10 @@ func (e *Engine) removePartitions(id catalog.TopicID) {
 	e.partitions.Delete(id)
 	for _, p := range all {
 		p.gone.Store(true)
+		if p.offline != nil {
+			continue // its folder belongs to no topic when the directory comes back
+		}
+		p.dir.placed.Add(-1)
 		p.log.Delete()
 		p.watchers.wake()
 	}
@@ -223,6 +202,9 @@ func (e *Engine) applyTopicConfig(topic *catalog.Topic) error {
 		return fmt.Errorf("topic %s: %w", topic.Name, err)
 	}
 	for _, p := range e.partitionsOf(topic.ID) {
+		if p.offline != nil {
+			continue
+		}
 		p.config.Store(&cfg)
 		p.log.SetConfig(logConfig(topic.Name, &cfg, e.Config()))
 	}
@@ -264,14 +246,26 @@ func logConfig(topic string, cfg *config.Topic, broker *config.Broker) segment.L
 	return c
 }
 
-func (e *Engine) dataDir() string { return e.options.Config.LogDirs[0] }
+// dataDir is the directory with the catalogue.
+func (e *Engine) dataDir() string { return e.dirs[0].path }
 
-// Partition finds a partition that lives here, nil when there is none.
-func (e *Engine) Partition(id catalog.TopicID, index int32) *Partition {
-	if all := e.partitionsOf(id); index >= 0 && int(index) < len(all) {
-		return all[index]
+// Partition finds a partition that lives here. ErrNotHere when there is none,
+// ErrDirOffline when its log directory cannot be used.
+func (e *Engine) Partition(id catalog.TopicID, index int32) (*Partition, error) {
+	all := e.partitionsOf(id)
+	if index < 0 || int(index) >= len(all) {
+		return nil, ErrNotHere
 	}
-	return nil
+	if p := all[index]; p.offline == nil {
+		return p, nil
+	}
+	return nil, all[index].offline
+}
+
+// Offline tells whether a partition cannot be served since its log directory cannot be used.
+func (e *Engine) Offline(id catalog.TopicID, index int32) bool {
+	all := e.partitionsOf(id)
+	return index >= 0 && int(index) < len(all) && all[index].offline != nil
 }
 
 func (e *Engine) partitionsOf(id catalog.TopicID) []*Partition {
@@ -291,30 +285,10 @@ func (e *Engine) Catalog() *catalog.Catalog { return e.catalog }
 func (e *Engine) Config() *config.Broker { return e.config.Load() }
 
 // ClusterID is the identity of the cluster that the data directory belongs to.
-func (e *Engine) ClusterID() string { return e.meta.ClusterID }
+func (e *Engine) ClusterID() string { return e.dirs[0].meta.ClusterID }
 
 // NodeID is the identity of this node.
-func (e *Engine) NodeID() int32 { return e.meta.NodeID }
-
-// LogDir describes a log directory for DescribeLogDirs.
-type LogDir struct {
-	Path       string
-	TotalBytes int64 // -1: unknown
-	FreeBytes  int64 // -1: unknown
-	Err        error // what has fenced it, nil while it accepts appends
-}
-
-// LogDirs describes the log directories. It asks the file system.
-func (e *Engine) LogDirs() []LogDir {
-	d := LogDir{Path: e.dir.Path(), TotalBytes: -1, FreeBytes: -1, Err: e.dir.Err()}
-	if d.Err != nil {
-		return []LogDir{d} // its disk may not answer
-	}
-	if free, total, err := e.dir.Space(); err == nil {
-		d.FreeBytes, d.TotalBytes = int64(min(free, math.MaxInt64)), int64(min(total, math.MaxInt64))
-	}
-	return []LogDir{d}
-}
+func (e *Engine) NodeID() int32 { return e.options.Config.NodeID }
 
 // Close closes logs and catalogue; appends that are queued are committed first. When
 // ctx ends before that, the next Open recovers as after a crash. Closing again
@@ -345,16 +319,14 @@ func (e *Engine) closeAll(ctx context.Context) error {
 	if e.stop != nil {
 		e.stop()
 	}
-	if e.dir != nil {
-		errs = append(errs, e.dir.Close(ctx))
-	}
+	errs = append(errs, e.closeDirs(ctx))
 	if e.catalog != nil {
 		errs = append(errs, e.closeCatalog(ctx))
 	}
 	err := errors.Join(errs...)
-	if e.lock != nil && (err == nil || ctx.Err() == nil) {
-		// Otherwise something may still be writing, and the lock stays until the process ends.
-		err = errors.Join(err, e.lock.Close())
+	if err == nil || ctx.Err() == nil {
+		// Otherwise something may still be writing, and the locks stay until the process ends.
+		err = errors.Join(err, e.unlockDirs())
 	}
 	return err
 }

@@ -39,6 +39,12 @@ func openEngine(t testing.TB, dir string, properties map[string]string) *Engine 
 	return e
 }
 
+// partitionOf is nil for one that is not here.
+func partitionOf(e *Engine, id catalog.TopicID, index int32) *Partition {
+	p, _ := e.Partition(id, index)
+	return p
+}
+
 func createTopic(t testing.TB, e *Engine, name string, partitions int, configs map[string]string) catalog.TopicID {
 	t.Helper()
 	topic := catalog.NewTopic{Name: name, Configs: configs}
@@ -75,7 +81,7 @@ func TestAudit10TopicIsReadyWhenItsCreationReturns(t *testing.T) {
 	for i := range 20 {
 		id := createTopic(t, e, fmt.Sprintf("orders%d", i), 3, nil)
 		for index := range int32(3) {
-			p := e.Partition(id, index)
+			p := partitionOf(e, id, index)
 			if p == nil {
 				t.Fatalf("partition %d is not there", index)
 			}
@@ -93,7 +99,7 @@ func TestPartitionsComeBackAfterARestart(t *testing.T) {
 	dir := t.TempDir()
 	e := openEngine(t, dir, nil)
 	id := createTopic(t, e, "orders", 2, map[string]string{"segment.bytes": "1048576"})
-	produce(t, e.Partition(id, 1), -1, "a", "b", "c")
+	produce(t, partitionOf(e, id, 1), -1, "a", "b", "c")
 	cluster := e.ClusterID()
 	if err := e.Close(context.Background()); err != nil {
 		t.Fatal(err)
@@ -102,7 +108,7 @@ func TestPartitionsComeBackAfterARestart(t *testing.T) {
 	if e.ClusterID() != cluster {
 		t.Errorf("cluster id %s, was %s", e.ClusterID(), cluster)
 	}
-	p := e.Partition(id, 1)
+	p := partitionOf(e, id, 1)
 	if p == nil || p.HighWatermark() != 3 || p.Config().SegmentBytes != 1<<20 {
 		t.Fatalf("partition %+v", p)
 	}
@@ -127,7 +133,7 @@ func TestSecondProcessIsRefused(t *testing.T) {
 func TestWatchersWakeOnAppendAndOnDeletion(t *testing.T) {
 	e := openEngine(t, t.TempDir(), nil)
 	id := createTopic(t, e, "orders", 1, nil)
-	p := e.Partition(id, 0)
+	p := partitionOf(e, id, 0)
 	w := NewWaiter()
 	p.Watch(w)
 	defer p.Unwatch(w)
@@ -137,7 +143,7 @@ func TestWatchersWakeOnAppendAndOnDeletion(t *testing.T) {
 		t.Fatal(err)
 	}
 	<-w.C
-	if !p.Gone() || e.Partition(id, 0) != nil {
+	if !p.Gone() || partitionOf(e, id, 0) != nil {
 		t.Error("the deleted partition is still there")
 	}
 	if r := produce(t, p, 1, "late"); !errors.Is(r.Err, ErrUnknownPartition) {
@@ -148,14 +154,14 @@ func TestWatchersWakeOnAppendAndOnDeletion(t *testing.T) {
 func TestMinInsyncReplicasAndInternalTopics(t *testing.T) {
 	e := openEngine(t, t.TempDir(), nil)
 	id := createTopic(t, e, "careful", 1, map[string]string{"min.insync.replicas": "2"})
-	if r := produce(t, e.Partition(id, 0), -1, "a"); !errors.Is(r.Err, ErrNotEnoughReplicas) {
+	if r := produce(t, partitionOf(e, id, 0), -1, "a"); !errors.Is(r.Err, ErrNotEnoughReplicas) {
 		t.Errorf("acks=all with one of two: %v", r.Err)
 	}
-	if r := produce(t, e.Partition(id, 0), 1, "a"); r.Err != nil {
+	if r := produce(t, partitionOf(e, id, 0), 1, "a"); r.Err != nil {
 		t.Errorf("acks=1: %v", r.Err)
 	}
 	id = createTopic(t, e, OffsetsTopic, 1, nil)
-	if r := produce(t, e.Partition(id, 0), 1, "a"); !errors.Is(r.Err, ErrInternalTopic) {
+	if r := produce(t, partitionOf(e, id, 0), 1, "a"); !errors.Is(r.Err, ErrInternalTopic) {
 		t.Errorf("produce to an internal topic: %v", r.Err)
 	}
 }
@@ -177,7 +183,7 @@ func TestMetaRefusesDamageAndOthers(t *testing.T) {
 func TestDeleteRecordsFollowsThePolicy(t *testing.T) {
 	e := openEngine(t, t.TempDir(), nil)
 	ctx := context.Background()
-	p := e.Partition(createTopic(t, e, "plain", 1, nil), 0)
+	p := partitionOf(e, createTopic(t, e, "plain", 1, nil), 0)
 	produce(t, p, 1, "a", "b", "c")
 	if start, err := p.DeleteRecordsBefore(ctx, 2); start != 2 || err != nil || p.LogStartOffset() != 2 {
 		t.Errorf("delete before 2: %d, %v", start, err)
@@ -188,11 +194,11 @@ func TestDeleteRecordsFollowsThePolicy(t *testing.T) {
 	if _, err := p.DeleteRecordsBefore(ctx, 4); !errors.Is(err, ErrOffsetOutOfRange) {
 		t.Errorf("delete behind the end: %v", err)
 	}
-	compacted := e.Partition(createTopic(t, e, "compacted", 1, map[string]string{"cleanup.policy": "compact"}), 0)
+	compacted := partitionOf(e, createTopic(t, e, "compacted", 1, map[string]string{"cleanup.policy": "compact"}), 0)
 	if _, err := compacted.DeleteRecordsBefore(ctx, 0); !errors.Is(err, ErrPolicyViolation) {
 		t.Errorf("delete from a compacted topic: %v", err)
 	}
-	internal := e.Partition(createTopic(t, e, OffsetsTopic, 1, nil), 0)
+	internal := partitionOf(e, createTopic(t, e, OffsetsTopic, 1, nil), 0)
 	if _, err := internal.DeleteRecordsBefore(ctx, 0); !errors.Is(err, ErrInternalTopic) {
 		t.Errorf("delete from an internal topic: %v", err)
 	}

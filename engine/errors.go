@@ -16,6 +16,10 @@ var (
 var (
 	// ErrUnknownPartition says that the partition is not here, or no longer.
 	ErrUnknownPartition = errors.New("engine: unknown partition")
+	// ErrNotHere says that no replica of the partition lives on this node.
+	ErrNotHere = errors.New("engine: partition is led elsewhere")
+	// ErrDirOffline says that the partition's log directory cannot be used.
+	ErrDirOffline = errors.New("engine: log directory is offline")
 	// ErrNotEnoughReplicas says that fewer replicas are in sync than min.insync.replicas asks for.
 	ErrNotEnoughReplicas = errors.New("engine: not enough replicas in sync")
 	// ErrInternalTopic says that clients may not change an internal topic.

@@ -12,7 +12,7 @@ import (
 // producer.id.expiration.ms holds, also when it is changed while the broker runs.
 func TestIdleProducersAreForgotten(t *testing.T) {
 	e := openEngine(t, t.TempDir(), map[string]string{"producer.id.expiration.ms": "3600000"})
-	p := e.Partition(createTopic(t, e, "orders", 1, nil), 0)
+	p := partitionOf(e, createTopic(t, e, "orders", 1, nil), 0)
 	send := func(producerID int64, age time.Duration) {
 		t.Helper()
 		b := batch.NewBuilder(batch.BuilderOptions{Idempotent: true, ProducerID: producerID})

@@ -34,9 +34,19 @@ func (e *Engine) openGroups() {
 	groups.RetentionCheckInterval = cfg.OffsetsRetentionCheck
 	e.groups = coordinator.New(coordinator.Options{
 		Topics: offsetsTopics{e}, Groups: groups, CommitTimeout: cfg.OffsetsCommitTimeout,
-		Stall: e.dir.StallContext, Now: e.options.Now, NewID: uuid.NewString, Logger: e.log,
+		Stall: e.offsetsStall, Now: e.options.Now, NewID: uuid.NewString, Logger: e.log,
 	})
 	e.groups.Open()
+}
+
+// offsetsStall ends while the disk of a partition of __consumer_offsets does not answer.
+func (e *Engine) offsetsStall(partition int32) context.Context {
+	if topic := e.Image().Topic(OffsetsTopic); topic != nil {
+		if p, err := e.Partition(topic.ID, partition); err == nil {
+			return p.dir.dir.StallContext()
+		}
+	}
+	return context.Background()
 }
 
 // offsetsTopics is the coordinator's door to the catalogue.
@@ -65,10 +75,11 @@ func (o offsetsTopics) OffsetsLog(partition int32) coordinator.Log {
 	if topic == nil {
 		return nil
 	}
-	if p := o.e.Partition(topic.ID, partition); p != nil {
-		return offsetsLog{p}
+	p, err := o.e.Partition(topic.ID, partition)
+	if err != nil {
+		return nil
 	}
-	return nil
+	return offsetsLog{p}
 }
 
 func (o offsetsTopics) TopicID(name string) ([16]byte, bool) {

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"time"
 
 	"github.com/millrace/millrace/engine/catalog"
 	"github.com/millrace/millrace/segment"
@@ -14,7 +13,7 @@ import (
 // Trouble is one thing that keeps the node from serving all of what it is asked for.
 type Trouble struct {
 	What    string  `json:"what"`                // "log directory" or "catalogue"
-	State   string  `json:"state"`               // "stalled", which ends by itself, or "fenced", which takes a restart
+	State   string  `json:"state"`               // "stalled", which ends by itself, "fenced" or "offline", which take a restart
 	Dir     string  `json:"dir"`                 // where it lies
 	Op      string  `json:"operation,omitempty"` // that has not come back, when stalled
 	File    string  `json:"file,omitempty"`      // of that operation
@@ -38,8 +37,10 @@ func (u *Unhealthy) Error() string {
 // disks do.
 func (e *Engine) Health() error {
 	var all []Trouble
-	if err := e.dir.Err(); err != nil {
-		all = append(all, trouble("log directory", e.dir.Path(), errors.Is(err, segment.ErrFenced), err))
+	for _, d := range e.dirs {
+		if err := d.err(); err != nil {
+			all = append(all, trouble("log directory", d.path, errors.Is(err, segment.ErrFenced), err))
+		}
 	}
 	if err := e.catalog.Err(); err != nil {
 		all = append(all, trouble("catalogue", e.dataDir(), errors.Is(err, catalog.ErrFailed), err))
@@ -53,34 +54,10 @@ func (e *Engine) Health() error {
 func trouble(what, dir string, fenced bool, err error) Trouble {
 	t := Trouble{What: what, State: "fenced", Dir: dir, Reason: err.Error()}
 	var stall *vfs.StallError
-	if !fenced && errors.As(err, &stall) {
+	if errors.Is(err, ErrDirOffline) {
+		t.State = "offline"
+	} else if !fenced && errors.As(err, &stall) {
 		t.State, t.Op, t.File, t.Seconds = "stalled", stall.Op.String(), stall.Name, stall.Seconds()
 	}
 	return t
-}
-
-// Stalls counts how often the log directory has become stalled since the start, and tells
-// the operation of the write path that is slow now (a second or more), if there is one:
-// for those who measure.
-func (e *Engine) Stalls() (count int64, op, file string, since time.Time, slow bool) {
-	op, file, since, slow = e.dir.Stall()
-	return e.dir.Stalls(), op, file, since, slow
-}
-
-// Stalled tells whether appends are refused since the disk does not answer.
-func (e *Engine) Stalled() bool { return e.dir.Stalled() }
-
-// SlowDisk is nil, or names the disk operation that keeps appends waiting for a second or
-// longer: what to answer to a request whose time is up.
-func (e *Engine) SlowDisk() error { return e.dir.Slow() }
-
-// OnStall has f called when the log directory stops accepting appends since its disk
-// stalls, so that those who wait for one can be told. f must not block. There is one
-// such function; the last one given counts.
-func (e *Engine) OnStall(f func()) { e.onStall.Store(&f) }
-
-func (e *Engine) tellStall() {
-	if f := e.onStall.Load(); f != nil {
-		(*f)()
-	}
 }

@@ -11,13 +11,14 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/millrace/millrace/engine/catalog"
 	"github.com/millrace/millrace/segment/vfs"
 )
 
 // The file DIR/meta says whose data directory this is. It is two lines of text:
 //
 //	millrace-data 1 CRC        magic, format version, CRC-32C of the second line, 8 hex digits
-//	{"cluster_id":"…","node_id":1}
+//	{"cluster_id":"…","node_id":1,"dir_id":"…"}
 //
 // DIR/lock beside it is held while a process has the directory open.
 const (
@@ -29,16 +30,21 @@ const (
 
 // meta is the identity of a data directory.
 type meta struct {
-	ClusterID string `json:"cluster_id"` // 22 characters, URL-safe base64 of 16 random bytes
-	NodeID    int32  `json:"node_id"`
+	ClusterID string        `json:"cluster_id"` // 22 characters, URL-safe base64 of 16 random bytes
+	NodeID    int32         `json:"node_id"`
+	DirID     catalog.DirID `json:"dir_id"` // Kafka's directory.id (KIP-858)
 }
 
-// loadMeta reads the identity of a data directory, or gives an empty directory one.
-func loadMeta(fs vfs.FS, dir string, nodeID int32) (meta, error) {
+// loadMeta reads the identity of a log directory, or gives an empty directory one: of
+// a new cluster when clusterID is "".
+func loadMeta(fs vfs.FS, dir string, nodeID int32, clusterID string) (meta, error) {
 	name := filepath.Join(dir, metaFile)
 	text, err := vfs.ReadFile(fs, name)
 	if errors.Is(err, os.ErrNotExist) {
-		m := meta{ClusterID: newClusterID(), NodeID: nodeID}
+		m := meta{ClusterID: clusterID, NodeID: nodeID, DirID: newDirID()}
+		if clusterID == "" {
+			m.ClusterID = newClusterID()
+		}
 		return m, vfs.WriteFileAtomic(fs, name, m.encode())
 	}
 	if err != nil {
@@ -51,7 +57,21 @@ func loadMeta(fs vfs.FS, dir string, nodeID int32) (meta, error) {
 	if m.NodeID != nodeID {
 		return meta{}, fmt.Errorf("%w: %s was made by node %d, this is node %d (node.id)", ErrIdentity, dir, m.NodeID, nodeID)
 	}
+	if clusterID != "" && m.ClusterID != clusterID {
+		return meta{}, fmt.Errorf("%w: %s is of the cluster %s, the catalogue of %s", ErrIdentity, dir, m.ClusterID, clusterID)
+	}
+	if m.DirID == (catalog.DirID{}) { // made before directories had an id
+		m.DirID = newDirID()
+		return m, vfs.WriteFileAtomic(fs, name, m.encode())
+	}
 	return m, nil
+}
+
+func newDirID() (id catalog.DirID) {
+	for id[0] == 0 { // Kafka has reserved ids that begin with zeros
+		rand.Read(id[:]) // never fails
+	}
+	return id
 }
 
 func newClusterID() string {

@@ -2,7 +2,6 @@ package engine
 
 import (
 	"context"
-	"math"
 	"sync/atomic"
 	"time"
 
@@ -30,7 +29,6 @@ type gauge struct {
 	validateSeconds Observer
 
 	producedRecords, producedBytes atomic.Int64
-	spaceAsked                     atomic.Bool // a question for the room on the disk has not been answered yet
 }
 
 func newGauge(m *Metrics) *gauge {
@@ -55,9 +53,6 @@ func (g *gauge) produced(records int32, bytes int) {
 	g.producedRecords.Add(int64(records))
 	g.producedBytes.Add(int64(bytes))
 }
-
-// Fault is what has fenced a log directory, nil while all accept appends. It asks no disk.
-func (e *Engine) Fault() error { return e.dir.Err() }
 
 // Stats is what an engine tells when it is asked.
 type Stats struct {
@@ -86,31 +81,8 @@ func (e *Engine) Stats(ctx context.Context) Stats {
 		Topics: img.TopicCount(), Partitions: img.PartitionCount(),
 		Groups: e.groups.Census(), GroupPendingBytes: e.groups.Stats.PendingBytes.Load(),
 	}
-	d := DirStats{Path: e.dir.Path(), Err: e.dir.Err(), Stats: e.dir.Stats(), FreeBytes: -1, TotalBytes: -1}
-	d.FreeBytes, d.TotalBytes = e.space(ctx)
-	s.Dirs = append(s.Dirs, d)
+	for _, d := range e.dirs {
+		s.Dirs = append(s.Dirs, d.stats(ctx))
+	}
 	return s
-}
-
-func (e *Engine) space(ctx context.Context) (free, total int64) {
-	type answer struct{ free, total int64 }
-	if !e.gauge.spaceAsked.CompareAndSwap(false, true) {
-		return -1, -1
-	}
-	answered := make(chan answer, 1)
-	go func() { // ends with the system call
-		defer e.gauge.spaceAsked.Store(false)
-		free, total, err := e.dir.Space()
-		if err != nil {
-			answered <- answer{-1, -1}
-			return
-		}
-		answered <- answer{int64(min(free, math.MaxInt64)), int64(min(total, math.MaxInt64))}
-	}()
-	select {
-	case a := <-answered:
-		return a.free, a.total
-	case <-ctx.Done():
-		return -1, -1
-	}
 }

@@ -23,7 +23,9 @@ type Partition struct {
 	internal   bool   // clients may not write
 	now        func() time.Time
 	gauge      *gauge
+	dir        *logDir
 	log        *segment.Log
+	offline    error // why its directory cannot be used; then dir and log are not to be touched
 	replicator Replicator
 
 	config        atomic.Pointer[config.Topic]
@@ -77,6 +79,16 @@ func (p *Partition) LastStableOffset() int64 { return p.HighWatermark() }
 
 // SizeBytes is the length of the partition's log.
 func (p *Partition) SizeBytes() int64 { return p.log.SizeBytes() }
+
+// LogDir is the path of the log directory in which the partition lies.
+func (p *Partition) LogDir() string { return p.dir.path }
+
+// Stalled tells whether appends to the partition are refused since its disk does not answer.
+func (p *Partition) Stalled() bool { return p.dir.dir.Stalled() }
+
+// SlowDisk is nil, or names the disk operation that keeps appends waiting for a second or
+// longer: what to answer to a request whose time is up.
+func (p *Partition) SlowDisk() error { return p.dir.dir.Slow() }
 
 // Gone tells whether the partition has been deleted; it wakes its watchers when
 // that happens.

@@ -16,7 +16,7 @@ func TestRetentionFollowsTheSettings(t *testing.T) {
 	})
 	fill := func(topic string, configs map[string]string) *Partition {
 		t.Helper()
-		p := e.Partition(createTopic(t, e, topic, 1, configs), 0)
+		p := partitionOf(e, createTopic(t, e, topic, 1, configs), 0)
 		b := batch.NewBuilder(batch.BuilderOptions{})
 		b.Append(time.Now().Add(-10*24*time.Hour).UnixMilli(), []byte("k"), []byte("x"), nil)
 		records, err := b.Build()

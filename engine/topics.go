@@ -29,11 +29,12 @@ type Topics struct {
 	catalog *catalog.Catalog
 	config  func() *config.Broker
 	nodeID  int32
+	dirs    func(count int) []catalog.DirID // chooses this node's log directories for new partitions; nil for none
 }
 
 // Topics is the administration of topics and configs.
 func (e *Engine) Topics() Topics {
-	return Topics{catalog: e.catalog, config: e.Config, nodeID: e.NodeID()}
+	return Topics{catalog: e.catalog, config: e.Config, nodeID: e.NodeID(), dirs: e.chooseDirs}
 }
 
 // NewTopic is a topic that a client wants.
@@ -210,7 +211,23 @@ func (t Topics) planTopic(image *catalog.Image, broker *config.Broker, topic New
 	} else {
 		plan.Partitions, err = t.placeNew(image, broker, topic)
 	}
+	t.chooseDirs(plan.Partitions)
 	return plan, err
+}
+
+// chooseDirs chooses the log directories of those replicas that are to lie on this node.
+func (t Topics) chooseDirs(partitions []catalog.Partition) {
+	if t.dirs == nil {
+		return
+	}
+	chosen := t.dirs(len(partitions))
+	for i := range chosen {
+		p := &partitions[i]
+		if at := slices.Index(p.Replicas, t.nodeID); at >= 0 {
+			p.Dirs = make([]catalog.DirID, len(p.Replicas))
+			p.Dirs[at] = chosen[i]
+		}
+	}
 }
 
 // newConfigs judges the configs of a new topic. Of a key that comes twice the last counts.

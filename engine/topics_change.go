@@ -247,6 +247,7 @@ func (t Topics) planGrowth(image *catalog.Image, more MorePartitions) (catalog.M
 	if more.Assignments == nil {
 		var err error
 		plan.Partitions, err = t.place(image, have, added, factor)
+		t.chooseDirs(plan.Partitions)
 		return plan, err
 	}
 	brokers := t.brokers(image)
@@ -256,5 +257,6 @@ func (t Topics) planGrowth(image *catalog.Image, more MorePartitions) (catalog.M
 		}
 		plan.Partitions = append(plan.Partitions, newPartitionOn(replicas))
 	}
+	t.chooseDirs(plan.Partitions)
 	return plan, nil
 }

@@ -64,13 +64,14 @@ type produceTopic struct {
 
 // producePart is one partition of a produce request.
 type producePart struct {
-	owner    *produceCall
-	done     func(engine.ProduceResult) // made once, for the life of the struct
-	index    int32
-	short    span  // its records in the text
-	own      frame // or else here, until the partition has its result
-	answered bool
-	result   engine.ProduceResult
+	owner     *produceCall
+	done      func(engine.ProduceResult) // made once, for the life of the struct
+	index     int32
+	short     span              // its records in the text
+	own       frame             // or else here, until the partition has its result
+	partition *engine.Partition // that works on it, nil before it does
+	answered  bool
+	result    engine.ProduceResult
 }
 
 var produceCalls = sync.Pool{New: func() any { return new(produceCall) }}
@@ -83,7 +84,6 @@ const leastProduceTime = time.Second
 var (
 	errRequiredAcks   = errors.New("server: acks must be -1, 0 or 1")
 	errUnknownTopicID = errors.New("server: unknown topic id")
-	errNotHere        = errors.New("server: partition is led elsewhere")
 	errTimedOut       = errors.New("server: not durable within the request's timeout")
 )
 
@@ -184,11 +184,14 @@ func (p *produceCall) startPart(s *Server, part *producePart, topic *catalog.Top
 		part.fail(err)
 		return
 	}
-	partition := s.engine.Partition(topic.ID, part.index)
-	if partition == nil {
-		part.fail(errNotHere)
+	partition, err := s.engine.Partition(topic.ID, part.index)
+	if err != nil {
+		part.fail(err)
 		return
 	}
+	p.mu.Lock()
+	part.partition = partition
+	p.mu.Unlock()
 	partition.Produce(p.c.ctx, engine.Produce{
 		Records: part.records(), Acks: p.acks, RequestVersion: p.call.version, Timeout: p.deadline.Sub(p.call.received),
 	}, part.done)
@@ -218,6 +221,8 @@ func (part *producePart) finish(r engine.ProduceResult) {
 	if last {
 		p.completed = p.c.s.opts.Metrics.now()
 		p.complete.Store(true)
+	}
+	if last || p.c.s.stalled() { // nobody may be waiting for the rest
 		signal(p.c.pipe.wake)
 	}
 	p.unref()
@@ -230,7 +235,7 @@ func (p *produceCall) unref() {
 	}
 	for _, part := range p.parts[:p.usedParts] {
 		part.own.release() // when it was never started
-		part.short, part.answered, part.result = span{}, false, engine.ProduceResult{}
+		part.short, part.answered, part.partition, part.result = span{}, false, nil, engine.ProduceResult{}
 	}
 	p.frame.release()
 	if len(p.parts) > 1<<10 || cap(p.topics) > 1<<10 {
@@ -249,7 +254,7 @@ func (p *produceCall) encode(dst []byte) ([]byte, error) {
 	defer p.mu.Unlock()
 	for _, part := range p.parts[:p.usedParts] {
 		if !part.answered {
-			part.result = engine.ProduceResult{BaseOffset: -1, LogAppendTime: -1, LogStartOffset: -1, Err: p.c.s.late()}
+			part.result = engine.ProduceResult{BaseOffset: -1, LogAppendTime: -1, LogStartOffset: -1, Err: part.late()}
 		}
 	}
 	if p.acks == 0 {

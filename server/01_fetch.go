@@ -283,9 +283,9 @@ func (r *fetchRun) locate(img *catalog.Image, res *fetchResult) {
 		res.code = codeInconsistentTopicID
 		return
 	}
-	res.partition = r.s.engine.Partition(t.ID, res.key.partition)
-	if res.partition == nil {
-		r.fail(res, errNotHere)
+	var err error
+	if res.partition, err = r.s.engine.Partition(t.ID, res.key.partition); err != nil {
+		r.fail(res, err)
 	}
 }
 

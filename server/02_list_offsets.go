@@ -88,11 +88,7 @@ func (s *Server) partition(t *catalog.Topic, index int32) (*engine.Partition, er
 	if t == nil || index < 0 || int(index) >= len(t.Partitions) {
 		return nil, engine.ErrUnknownPartition
 	}
-	p := s.engine.Partition(t.ID, index)
-	if p == nil {
-		return nil, errNotHere
-	}
-	return p, nil
+	return s.engine.Partition(t.ID, index)
 }
 
 func (s *Server) listOffset(topic *catalog.Topic, req *kmsg.ListOffsetsRequest, want *kmsg.ListOffsetsRequestTopicPartition, out *kmsg.ListOffsetsResponseTopicPartition) error {

@@ -159,7 +159,10 @@ func (s *Server) describeTopic(t *catalog.Topic) kmsg.MetadataResponseTopic {
 		rp.Default()
 		rp.Partition, rp.Leader, rp.LeaderEpoch = int32(i), p.Leader, p.LeaderEpoch
 		rp.Replicas, rp.ISR = p.Replicas, p.ISR
-		if p.Leader < 0 {
+		if s.engine.Offline(t.ID, int32(i)) {
+			rp.Leader, rp.OfflineReplicas = -1, []int32{s.opts.NodeID}
+		}
+		if rp.Leader < 0 {
 			rp.ErrorCode = codeLeaderNotAvailable
 		}
 	}

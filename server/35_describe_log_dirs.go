@@ -59,8 +59,8 @@ func (s *Server) addLogDirTopic(rd *kmsg.DescribeLogDirsResponseDir, t *catalog.
 	rt := kmsg.NewDescribeLogDirsResponseDirTopic()
 	rt.Topic = t.Name
 	for i := range t.Partitions {
-		p := s.engine.Partition(t.ID, int32(i))
-		if p == nil || only != nil && !containsInt32(only, int32(i)) {
+		p, err := s.engine.Partition(t.ID, int32(i))
+		if err != nil || p.LogDir() != rd.Dir || only != nil && !containsInt32(only, int32(i)) {
 			continue
 		}
 		rp := kmsg.NewDescribeLogDirsResponseDirTopicPartition()

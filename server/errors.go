@@ -25,7 +25,8 @@ var errorCodes = []struct {
 
 	{errRequiredAcks, codeInvalidRequiredAcks},
 	{errUnknownTopicID, codeUnknownTopicID},
-	{errNotHere, codeNotLeaderOrFollower},
+	{engine.ErrNotHere, codeNotLeaderOrFollower},
+	{engine.ErrDirOffline, codeKafkaStorageError},
 	{errTimedOut, codeRequestTimedOut},
 
 	{group.ErrUnknownMemberID, codeUnknownMemberID},

@@ -159,7 +159,7 @@ func (p *pipeline) write() {
 }
 
 // answer writes the responses at the front of the queue that are complete or out
-// of time, or all while the log's disk is stalled, and tells whether there were any.
+// of time, or wait for disks that do not answer, and tells whether there were any.
 func (p *pipeline) answer() bool {
 	now, stalled := p.c.s.opts.Now(), p.c.s.stalled()
 	p.mu.Lock()
@@ -168,7 +168,7 @@ func (p *pipeline) answer() bool {
 		return false
 	}
 	n := 0
-	for n < len(p.queue) && (p.queue[n].complete.Load() || stalled || !now.Before(p.queue[n].deadline)) {
+	for n < len(p.queue) && (p.queue[n].complete.Load() || stalled && p.queue[n].stuck() || !now.Before(p.queue[n].deadline)) {
 		n++
 	}
 	p.answering = append(p.answering[:0], p.queue[:n]...)

@@ -10,14 +10,27 @@ func (s *Server) wakeWriters() {
 	}
 }
 
-// stalled tells whether there is no use in waiting for appends that are under way.
+// stalled tells whether a disk does not answer.
 func (s *Server) stalled() bool { return s.engine != nil && s.engine.Stalled() }
+
+// stuck tells whether there is no use in waiting for the rest of a request: its
+// records are all in the hands of disks that do not answer.
+func (p *produceCall) stuck() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, part := range p.parts[:p.usedParts] {
+		if !part.answered && (part.partition == nil || !part.partition.Stalled()) {
+			return false
+		}
+	}
+	return true
+}
 
 // late is what a produce request is told whose time is up before its records are durable:
 // that the disk is the reason, when it is one operation of it that takes long.
-func (s *Server) late() error {
-	if s.engine != nil {
-		if err := s.engine.SlowDisk(); err != nil {
+func (part *producePart) late() error {
+	if part.partition != nil {
+		if err := part.partition.SlowDisk(); err != nil {
 			return err
 		}
 	}

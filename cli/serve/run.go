@@ -11,6 +11,7 @@ import (
 	"os"
 	"runtime"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -36,7 +37,7 @@ func Run(s Settings, stdout, stderr io.Writer, version string) error {
 	if err != nil {
 		return err
 	}
-	dataDir := broker.LogDirs[0]
+	dataDir := strings.Join(broker.LogDirs, ", ")
 	connections, logFiles := raiseLimits(broker, logger)
 	addProcessor(os.Getenv("GOMAXPROCS"))
 	ctx, stopSignals := untilSignal(logger)
@@ -96,9 +97,6 @@ func configure(s Settings, logger *slog.Logger) (*config.Broker, error) {
 	}
 	for _, w := range warnings {
 		logger.Warn(w.String())
-	}
-	if len(broker.LogDirs) != 1 {
-		return nil, &ConfigError{fmt.Errorf("log.dirs names %d directories; millrace keeps everything in one", len(broker.LogDirs))}
 	}
 	return broker, nil
 }

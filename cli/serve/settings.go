@@ -3,6 +3,7 @@
 package serve
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -20,7 +21,7 @@ const (
 
 // Settings is what the flags and the environment of "millrace serve" say; an empty string is a flag that was not given.
 type Settings struct {
-	Data            string        // directory of everything that is kept (log.dirs)
+	Data            string        // directories of everything that is kept, separated by commas (log.dirs)
 	Listen          string        // host:port for clients (listeners)
 	Advertise       string        // host:port told to clients (advertised.listeners)
 	HTTP            string        // host:port for health and profiles; empty: none
@@ -73,13 +74,21 @@ func (s Settings) Properties() (map[string]string, error) {
 			return nil, &ConfigError{fmt.Errorf("--http %q: %w", s.HTTP, err)}
 		}
 	}
-	if dir := props["log.dirs"]; !strings.Contains(dir, ",") { // a list is refused later, in words about the list
+	var dirs []string
+	for dir := range strings.SplitSeq(props["log.dirs"], ",") {
+		if dir = strings.TrimSpace(dir); dir == "" {
+			continue
+		}
 		abs, err := filepath.Abs(dir)
 		if err != nil {
 			return nil, &ConfigError{fmt.Errorf("data directory: %w", err)}
 		}
-		props["log.dirs"] = abs
+		dirs = append(dirs, abs)
 	}
+	if len(dirs) == 0 {
+		return nil, &ConfigError{errors.New("log.dirs names no directory")}
+	}
+	props["log.dirs"] = strings.Join(dirs, ",")
 	return props, nil
 }
 

@@ -22,6 +22,7 @@ const (
 	kindAlterConfigs
 	kindAllocateProducerIDs
 	kindRegisterBroker
+	kindAssignDir
 )
 
 // SetCluster gives a new cluster its identity.
@@ -74,6 +75,14 @@ type AllocateProducerIDs struct {
 // RegisterBroker makes a broker and its listeners known.
 type RegisterBroker struct{ Broker Broker }
 
+// AssignDir says in which log directory a broker keeps its replica from now on.
+type AssignDir struct {
+	Topic     TopicID
+	Partition int32
+	Broker    int32
+	Dir       DirID
+}
+
 func (SetCluster) kind() commandKind          { return kindSetCluster }
 func (CreateTopics) kind() commandKind        { return kindCreateTopics }
 func (DeleteTopics) kind() commandKind        { return kindDeleteTopics }
@@ -81,6 +90,7 @@ func (CreatePartitions) kind() commandKind    { return kindCreatePartitions }
 func (AlterConfigs) kind() commandKind        { return kindAlterConfigs }
 func (AllocateProducerIDs) kind() commandKind { return kindAllocateProducerIDs }
 func (RegisterBroker) kind() commandKind      { return kindRegisterBroker }
+func (AssignDir) kind() commandKind           { return kindAssignDir }
 
 // Result is what became of a command.
 type Result struct {
@@ -109,6 +119,7 @@ const (
 	BrokerRegistered
 	ProducerIDsAllocated
 	ClusterSet
+	DirAssigned
 )
 
 // Apply is the state machine: it applies one command to an image and returns the
@@ -133,6 +144,8 @@ func Apply(img *Image, cmd Command) (Result, error) {
 		res.Errors = []error{d.allocateProducerIDs(c)}
 	case RegisterBroker:
 		res.Errors = []error{d.registerBroker(c)}
+	case AssignDir:
+		res.Errors = []error{d.assignDir(c)}
 	default:
 		return Result{Image: img}, fmt.Errorf("%w: %T", ErrUnknownCommand, cmd)
 	}
@@ -252,11 +265,38 @@ func (d *draft) registerBroker(c RegisterBroker) error {
 	return nil
 }
 
+func (d *draft) assignDir(c AssignDir) error {
+	t := d.TopicByID(c.Topic)
+	if t == nil || c.Partition < 0 || int(c.Partition) >= len(t.Partitions) {
+		return ErrUnknownTopic
+	}
+	at := slices.Index(t.Partitions[c.Partition].Replicas, c.Broker)
+	if at < 0 {
+		return ErrInvalid
+	}
+	if t.Partitions[c.Partition].Dir(c.Broker) == c.Dir {
+		return nil
+	}
+	changed := *t
+	changed.Partitions = slices.Clone(t.Partitions)
+	p := &changed.Partitions[c.Partition]
+	dirs := make([]DirID, len(p.Replicas))
+	copy(dirs, p.Dirs)
+	dirs[at] = c.Dir
+	p.Dirs = dirs
+	p.PartitionEpoch++
+	changed.Version = d.version
+	d.put(&changed)
+	d.note(Event{Kind: DirAssigned, Topic: t.ID, Name: t.Name})
+	return nil
+}
+
 func clonePartitions(ps []Partition) []Partition {
 	out := slices.Clone(ps)
 	for i := range out {
 		out[i].Replicas = slices.Clone(out[i].Replicas)
 		out[i].ISR = slices.Clone(out[i].ISR)
+		out[i].Dirs = slices.Clone(out[i].Dirs)
 	}
 	return out
 }
@@ -296,6 +336,8 @@ func DecodeCommand(b []byte) (Command, error) {
 		return decodeAs[AllocateProducerIDs](b[2:])
 	case kindRegisterBroker:
 		return decodeAs[RegisterBroker](b[2:])
+	case kindAssignDir:
+		return decodeAs[AssignDir](b[2:])
 	}
 	return nil, fmt.Errorf("%w: kind %d", ErrUnknownCommand, b[1])
 }

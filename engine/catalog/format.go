@@ -7,7 +7,8 @@ package catalog
 //	"s"                                  {"v":version,"c":cluster id,"p":next producer id,"r":version}
 //	"b" broker(4)                        {"e":epoch,"r":rack,"l":[{"n":listener,"h":host,"p":port}…]}
 //	"t" topic id(16)                     {"n":name,"p":number of partitions,"c":{configs},"v":version}
-//	"p" topic id(16) chunk(4)            [[leader,leader epoch,partition epoch,[replicas],[isr]]…]
+//	"p" topic id(16) chunk(4)            [[leader,leader epoch,partition epoch,[replicas],[isr]]…];
+//	                                     since version 2 perhaps a sixth field: [log directory of each replica]
 //	"c" resource type(1) resource name   {"c":{configs},"v":version}
 //
 // Numbers in keys are big endian. A chunk holds up to chunkPartitions partitions
@@ -24,7 +25,7 @@ import (
 
 // formatVersion is the version byte of every value written here. To change a
 // value: raise it, keep reading the older ones, add a golden directory to the tests.
-const formatVersion = 1
+const formatVersion = 2
 
 const chunkPartitions = 500
 
@@ -78,20 +79,24 @@ type partitionValue struct{ Partition }
 
 // MarshalJSON writes the array.
 func (p partitionValue) MarshalJSON() ([]byte, error) {
-	return json.Marshal([]any{p.Leader, p.LeaderEpoch, p.PartitionEpoch, p.Replicas, p.ISR})
+	fields := []any{p.Leader, p.LeaderEpoch, p.PartitionEpoch, p.Replicas, p.ISR}
+	if len(p.Dirs) > 0 {
+		fields = append(fields, p.Dirs)
+	}
+	return json.Marshal(fields)
 }
 
 // UnmarshalJSON reads the array.
 func (p *partitionValue) UnmarshalJSON(b []byte) error {
-	fields := []any{&p.Leader, &p.LeaderEpoch, &p.PartitionEpoch, &p.Replicas, &p.ISR}
+	fields := []any{&p.Leader, &p.LeaderEpoch, &p.PartitionEpoch, &p.Replicas, &p.ISR, &p.Dirs}
 	var raw []json.RawMessage
 	if err := json.Unmarshal(b, &raw); err != nil {
 		return err
 	}
-	if len(raw) != len(fields) {
-		return fmt.Errorf("a partition of %d fields, expected %d", len(raw), len(fields))
+	if len(raw) < 5 || len(raw) > len(fields) {
+		return fmt.Errorf("a partition of %d fields, expected 5 or %d", len(raw), len(fields))
 	}
-	for i, field := range fields {
+	for i, field := range fields[:len(raw)] {
 		if err := json.Unmarshal(raw[i], field); err != nil {
 			return err
 		}
@@ -269,5 +274,5 @@ func chunkOf(ps []Partition, n int) []Partition {
 
 func equalPartitions(a, b Partition) bool {
 	return a.Leader == b.Leader && a.LeaderEpoch == b.LeaderEpoch && a.PartitionEpoch == b.PartitionEpoch &&
-		slices.Equal(a.Replicas, b.Replicas) && slices.Equal(a.ISR, b.ISR)
+		slices.Equal(a.Replicas, b.Replicas) && slices.Equal(a.ISR, b.ISR) && slices.Equal(a.Dirs, b.Dirs)
 }

@@ -45,6 +45,37 @@ type Partition struct {
 	PartitionEpoch int32
 	Replicas       []int32
 	ISR            []int32
+	Dirs           []DirID `json:",omitempty"` // of each replica (KIP-858); nil when none was chosen
+}
+
+// Dir is the log directory in which a broker keeps its replica, the zero value when
+// none was chosen.
+func (p *Partition) Dir(broker int32) DirID {
+	for i, id := range p.Replicas {
+		if id == broker && i < len(p.Dirs) {
+			return p.Dirs[i]
+		}
+	}
+	return DirID{}
+}
+
+// DirID is the identity of a log directory, whatever its path.
+type DirID [16]byte
+
+// String writes the id as Kafka writes its directory.id.
+func (id DirID) String() string { return base64.RawURLEncoding.EncodeToString(id[:]) }
+
+// MarshalText is String.
+func (id DirID) MarshalText() ([]byte, error) { return []byte(id.String()), nil }
+
+// UnmarshalText reads what MarshalText writes.
+func (id *DirID) UnmarshalText(text []byte) error {
+	raw, err := base64.RawURLEncoding.DecodeString(string(text))
+	if err != nil || len(raw) != len(id) {
+		return fmt.Errorf("catalog: %q is not the id of a directory", text)
+	}
+	copy(id[:], raw)
+	return nil
 }
 
 // ResourceType says what a set of dynamic configs belongs to. The numbers are

@@ -233,7 +233,7 @@ func (w *writer) gather(old, img *Image) error {
 
 func (w *writer) event(old, img *Image, e Event) error {
 	switch e.Kind {
-	case TopicCreated, PartitionsAdded:
+	case TopicCreated, PartitionsAdded, DirAssigned:
 		return w.topic(old.TopicByID(e.Topic), img.TopicByID(e.Topic))
 	case TopicDeleted:
 		return w.deleteTopic(old.TopicByID(e.Topic))

@@ -62,7 +62,7 @@ func TestParseBrokerRefuses(t *testing.T) {
 		{"quorum of three", "controller.quorum.voters", "1@a:1,2@b:1,3@c:1", "stands alone"},
 		{"controller only", "process.roles", "controller", "would serve nothing"},
 		{"unknown role", "process.roles", "broker,x", "Invalid value x for configuration process.roles: String must be one of: broker, controller"},
-		{"two directories", "log.dirs", "/a,/b", "one directory"},
+		{"one directory twice", "log.dirs", "/a,/b,/a", "twice"},
 		{"encrypted listener", "listeners", "SSL://:9093", "only PLAINTEXT is served"},
 		{"listener without protocol", "listeners", "INSIDE://:9093", "No security protocol defined for listener INSIDE"},
 		{"listener without port", "listeners", "PLAINTEXT://host", "no port"},

@@ -109,8 +109,10 @@ func refusal(name, text string) string {
 			return "this node stands alone and would not be part of that quorum"
 		}
 	case "log.dirs", "log.dir":
-		if len(list) > 1 {
-			return "all data is kept in one directory"
+		for i, dir := range list {
+			if slices.Contains(list[:i], dir) {
+				return "it names a directory twice"
+			}
 		}
 	}
 	return ""

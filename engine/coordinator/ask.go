@@ -40,7 +40,7 @@ func (c *Coordinator) begin(ctx context.Context, groupID string, event func(grou
 		s.unlock()
 		select {
 		case <-changed:
-		case <-c.opts.Stall().Done(): // what is being waited for is a record on its way
+		case <-c.opts.Stall(s.partition).Done(): // what is being waited for is a record on its way
 			t.answered <- group.Failed(event(0), ErrNotAvailable)
 			return t
 		case <-ctx.Done():
@@ -90,7 +90,7 @@ func (t *ticket) wait(ctx context.Context) any {
 			return a
 		case <-ctx.Done():
 			over = true
-		case <-t.shard.c.opts.Stall().Done():
+		case <-t.shard.c.opts.Stall(t.shard.partition).Done():
 			changed, unsettled := t.shard.unsettled()
 			if over = unsettled; over {
 				break

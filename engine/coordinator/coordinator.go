@@ -19,9 +19,9 @@ type Options struct {
 	CommitTimeout time.Duration // offsets.commit.timeout.ms: how long a request waits for its records to be durable
 	MaxPending    int64         // bytes of records on their way to the log, per partition; default 4 MiB
 	MinRewrite    int64         // a log of fewer bytes than this is left alone; default 1 MiB
-	// Stall gives a context that ends while the disk of the logs does not answer: nobody waits for
-	// a record then that is in the disk's hands. Default: never.
-	Stall  func() context.Context
+	// Stall gives a context that ends while the disk of a partition's log does not answer: nobody waits
+	// for a record then that is in the disk's hands. Default: never.
+	Stall  func(partition int32) context.Context
 	Now    func() time.Time
 	NewID  func() string // a fresh UUID
 	Logger *slog.Logger
@@ -63,7 +63,7 @@ func New(opts Options) *Coordinator {
 		opts.MinRewrite = defaultMinRewrite
 	}
 	if opts.Stall == nil {
-		opts.Stall = context.Background
+		opts.Stall = func(int32) context.Context { return context.Background() }
 	}
 	c := &Coordinator{opts: opts, opening: make(chan struct{}, 1)}
 	c.ctx, c.cancel = context.WithCancel(context.Background())

@@ -17,7 +17,7 @@ func TestAudit1StalledLog(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, 1)
 		stall, begin := context.WithCancelCause(background)
-		b.opts.Stall = func() context.Context { return stall }
+		b.opts.Stall = func(int32) context.Context { return stall }
 		b.open()
 		defer b.close()
 		member, generation := b.stable("steady")
@@ -84,7 +84,7 @@ func TestStallWithNothingOnItsWay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, 1)
 		stall, begin := context.WithCancel(background)
-		b.opts.Stall = func() context.Context { return stall }
+		b.opts.Stall = func(int32) context.Context { return stall }
 		b.open()
 		defer b.close()
 		member, generation := b.stable("g")
