@@ -10,7 +10,7 @@ import (
 
 const (
 	chunkSize = 16 << 10 // of the tail; a multiple of vfs.BlockSize
-	slabSize  = 1 << 20  // what is asked of the system at once
+	slabSize  = 2 << 20  // what is asked of the system at once: a huge page
 )
 
 // memory hands out chunks of aligned memory. What was given back is used again,
