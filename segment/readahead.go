@@ -120,7 +120,7 @@ func (l *Log) takeAhead(s *segmentFile, offset int64) *ahead {
 func (l *Log) viewAhead(a *ahead, v *View, want appetite) int {
 	got := whole(a.got.data, &want)
 	if got.n > 0 {
-		a.got.buf.hold()
+		a.got.hold()
 		a.got.keep(v, got.n)
 		v.Records += got.records
 		a.got.data, a.offset, a.position = a.got.data[got.n:], got.next, a.position+int64(got.n)

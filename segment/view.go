@@ -256,6 +256,12 @@ func (o *old) keep(v *View, n int) {
 	}
 }
 
+func (o *old) hold() {
+	if o.buf != nil {
+		o.buf.hold()
+	}
+}
+
 func (o *old) drop() {
 	if o.buf != nil {
 		o.buf.release()
