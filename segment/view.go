@@ -269,20 +269,28 @@ func (o *old) drop() {
 }
 
 // readChecked reads n bytes and checks the batches in them. Damage in the first batch
-// is an error; behind good ones it only ends them, and meets the next read.
+// is an error; behind good ones it only ends them, and meets the next read. So does what
+// the disk cannot read.
 func (l *Log) readChecked(s *segmentFile, position, n int64, want *appetite) (old, row, error) {
+	short := n
 	if x := s.index.Load(); x != nil && n >= leastDirectRead {
-		n = x.lastStart(position, n) // what came in part would be read again
+		short = x.lastStart(position, n) // what came in part would be read again
 	}
 	direct := l.dir.direct && !l.config.Load().flushesLate()
-	past := direct && n >= leastDirectRead && !s.mark(position, int(n))
+	past := direct && short >= leastDirectRead && !s.mark(position, int(short))
 	for {
-		o, err := l.dir.readPiece(s, position, int(n), past)
-		if err != nil {
-			return o, row{}, fmt.Errorf("%w: %s at %d: %w", errRead, s.name(".log"), position, err)
-		}
+		o, failed := l.dir.readPiece(s, position, int(short), past)
 		got, err := check(o.data, want)
-		if err == nil && got.first > len(o.data) && int64(len(o.data)) < n {
+		inPart := got.n == 0 && (got.first > len(o.data) || len(o.data) == 0 || errors.Is(err, batch.ErrTruncated))
+		if inPart && failed != nil {
+			return o, row{}, fmt.Errorf("%w: %s at %d: %w", errRead, s.name(".log"), position, failed)
+		}
+		if inPart && short < n { // the index is wrong
+			o.drop()
+			short = n
+			continue
+		}
+		if err == nil && inPart && int64(len(o.data)) < n {
 			err = fmt.Errorf("%w: batch of %d bytes, %d are there", batch.ErrTruncated, got.first, len(o.data))
 		}
 		if err != nil && direct && !past {
@@ -300,7 +308,8 @@ func (l *Log) readChecked(s *segmentFile, position, n int64, want *appetite) (ol
 	}
 }
 
-// readPiece reads the n bytes at position, or those of them that are there. Past the page cache, if that is asked.
+// readPiece reads the n bytes at position, or those of them that are there; err tells why the
+// others are not, unless the file ends behind some. Past the page cache, if that is asked.
 func (d *Dir) readPiece(s *segmentFile, position int64, n int, past bool) (o old, err error) {
 	if past || n >= leastDirectRead {
 		o.buf, o.data, err = d.readOld(s, position, n, past)
@@ -311,10 +320,11 @@ func (d *Dir) readPiece(s *segmentFile, position int64, n int, past bool) (o old
 		n, err = r.readFile(o.data, position)
 		o.data = o.data[:n]
 	}
-	if len(o.data) > 0 {
-		err = nil // what is missing is found out by its batch
-	} else if err == io.EOF {
+	if err == io.EOF {
 		err = io.ErrUnexpectedEOF
+		if len(o.data) > 0 {
+			err = nil // what is missing is found out by its batch
+		}
 	}
 	return o, err
 }

@@ -2,12 +2,16 @@ package segment
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 
 	"github.com/millrace/millrace/segment/batch"
+	"github.com/millrace/millrace/segment/vfs"
 )
 
 // oldBatches makes a log of batches of about these sizes, one record each, that are in
@@ -94,4 +98,77 @@ func TestWhatWasReadAheadIsPutBackAsSomethingElse(t *testing.T) {
 		t.Errorf("what was seen is for offset %d now; put back as the same: %v", seen.offset, rest == seen)
 	}
 	read(2)
+}
+
+// An index that is wrong about where a batch begins makes nobody stop before what is
+// intact, nor call it damaged.
+func TestAWrongIndexHidesNothing(t *testing.T) {
+	for _, wrong := range []int64{10, 100, 70 << 10} {
+		t.Run(fmt.Sprint(wrong), func(t *testing.T) {
+			d := openDir(t, newMem(t), untailed)
+			defer d.close(t)
+			l, batches := oldBatches(t, d, 300<<10, 300<<10)
+			x := *l.active().index.Load()
+			x.offsets = []offsetEntry{{offset: 1, position: wrong}}
+			l.active().index.Store(&x)
+			for _, most := range []int{1, 100 << 10, 400 << 10} {
+				if got, err := l.Read(nil, 0, 2, most, true); err != nil || !bytes.Equal(got, batches[0]) {
+					t.Errorf("at most %d: %d bytes, %v", most, len(got), err)
+				}
+			}
+		})
+	}
+}
+
+// brokenFS cannot read the byte of a log file at a position: what comes before it is read.
+type brokenFS struct {
+	vfs.FS
+	at int64
+}
+
+func (fs *brokenFS) OpenFile(name string, flag int, perm os.FileMode) (vfs.File, error) {
+	f, err := fs.FS.OpenFile(name, flag, perm)
+	if err == nil && strings.HasSuffix(name, ".log") {
+		f = &brokenFile{f, fs}
+	}
+	return f, err
+}
+
+type brokenFile struct {
+	vfs.File
+	fs *brokenFS
+}
+
+func (f *brokenFile) ReadAt(p []byte, off int64) (int, error) {
+	n, err := f.File.ReadAt(p, off)
+	if at := f.fs.at; at >= off && at < off+int64(len(p)) {
+		return min(n, int(at-off)), syscall.EIO
+	}
+	return n, err
+}
+
+// A disk that cannot read is told from a file that is damaged; what comes before is served.
+func TestReadErrorInTheMiddle(t *testing.T) {
+	for name, size := range map[string]int{"small": 10_000, "large": 100 << 10} {
+		t.Run(name, func(t *testing.T) {
+			fs := &brokenFS{newMem(t), 1 << 40}
+			d := openDir(t, fs, untailed)
+			defer d.close(t)
+			l, batches := oldBatches(t, d, size, size)
+			fs.at = int64(len(batches[0]) + size/2)
+			if got, err := l.Read(nil, 0, 2, 3*size, true); err != nil || !bytes.Equal(got, batches[0]) {
+				t.Errorf("before it: %d bytes, %v", len(got), err)
+			}
+			if got, err := l.Read(nil, 1, 2, 3*size, true); !errors.Is(err, syscall.EIO) || errors.Is(err, ErrCorrupt) {
+				t.Errorf("%d bytes, %v", len(got), err)
+			}
+			if strings.Contains(d.log.String(), "damaged") {
+				t.Errorf("the log says: %s", d.log)
+			}
+			fs.at = 1 << 40
+			if got, err := l.Read(nil, 1, 2, 3*size, true); err != nil || !bytes.Equal(got, batches[1]) {
+				t.Errorf("once it can: %d bytes, %v", len(got), err)
+			}
+		})
+	}
 }
