@@ -336,17 +336,19 @@ func check(b []byte, want *appetite) (row, error) {
 		rest := b[got.n:]
 		h, err := batch.ReadHeader(rest)
 		if err == nil && h.Size() > len(rest) {
-			if got.n == 0 && h.NextOffset() <= want.limit {
+			if got.n == 0 {
 				got.first = h.Size()
 			}
 			return got, nil
 		}
 		if err == nil {
 			before := got
-			if !got.take(want, &h) {
+			taken := got.take(want, &h)
+			if !taken && (got.n > 0 || got.first > 0) {
 				return got, nil
 			}
-			if _, err = batch.Check(rest); err == nil {
+			// One that is behind the limit is checked, too: damage may say so, and nobody would ever meet it.
+			if _, err = batch.Check(rest); err == nil && taken {
 				continue
 			}
 			got = before
@@ -382,7 +384,8 @@ func (l *Log) viewAcross(s *segmentFile, v *View, position, size int64, want *ap
 	if err == nil && position+int64(h.Size()) > size {
 		err = fmt.Errorf("%w: batch of %d bytes, %d are there", batch.ErrTruncated, h.Size(), size-position)
 	}
-	if err == nil && !got.take(want, &h) {
+	taken := err == nil && got.take(want, &h)
+	if err == nil && !taken && got.first > 0 {
 		return row{}, nil
 	}
 	var b []byte
@@ -395,6 +398,9 @@ func (l *Log) viewAcross(s *segmentFile, v *View, position, size int64, want *ap
 	}
 	if err != nil {
 		return row{}, l.corrupt(s, position, want.from, err)
+	}
+	if !taken { // it is behind the limit
+		return row{}, nil
 	}
 	v.Pieces = append(v.Pieces, b)
 	return got, nil

@@ -120,6 +120,42 @@ func TestAWrongIndexHidesNothing(t *testing.T) {
 	}
 }
 
+// A batch whose damage says that it goes on behind the end of the log is damaged, not
+// one to wait for.
+func TestDamagedLastOffset(t *testing.T) {
+	const lastOffsetDelta = 23
+	for name, sizes := range map[string][]int{"small": {100, 100}, "large": {100 << 10, 100 << 10}, "larger than a read": {1500 << 10, 10}} {
+		t.Run(name, func(t *testing.T) {
+			fs := newMem(t)
+			d := openDir(t, fs, untailed)
+			defer d.close(t)
+			l, _ := oldBatches(t, d, sizes...)
+			rewriteInPlace(t, fs, l.active().name(".log"), lastOffsetDelta)
+			if got, err := l.Read(nil, 0, 2, 1<<20, true); !errors.Is(err, ErrCorrupt) {
+				t.Errorf("%d bytes, %v", len(got), err)
+			}
+		})
+	}
+	t.Run("half in the tail", func(t *testing.T) {
+		fs := newMem(t)
+		d := openDir(t, fs, straightOnly)
+		defer d.close(t)
+		l := d.open(t, "old", 0, DefaultLogConfig())
+		l.mustAppend(t, makeBatch(t, 1, strings.Repeat("x", 5*chunkSize/2), 1))
+		d.onCommitter(t.Context(), func() {
+			d.opts.TailBytes = 2 * chunkSize
+			d.committer.evict()
+		})
+		if tail := l.active().tailChunks(); len(tail) != 2 {
+			t.Fatalf("%d chunks in the tail", len(tail))
+		}
+		rewriteInPlace(t, fs, l.active().name(".log"), lastOffsetDelta)
+		if got, err := l.Read(nil, 0, 1, 1<<20, true); !errors.Is(err, ErrCorrupt) {
+			t.Errorf("%d bytes, %v", len(got), err)
+		}
+	})
+}
+
 // brokenFS cannot read the byte of a log file at a position: what comes before it is read.
 type brokenFS struct {
 	vfs.FS
