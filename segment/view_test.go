@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"strings"
 	"sync"
@@ -204,6 +205,114 @@ func TestReadErrorInTheMiddle(t *testing.T) {
 			fs.at = 1 << 40
 			if got, err := l.Read(nil, 1, 2, 3*size, true); err != nil || !bytes.Equal(got, batches[1]) {
 				t.Errorf("once it can: %d bytes, %v", len(got), err)
+			}
+		})
+	}
+}
+
+// What a view holds stays what it was until it is released, whatever is appended, refused,
+// taken back, evicted and read meanwhile.
+func TestAViewDoesNotChange(t *testing.T) {
+	for _, buffered := range []bool{false, true} {
+		t.Run(fmt.Sprint("buffered ", buffered), func(t *testing.T) {
+			faulty := vfs.NewFaulty(newMem(t))
+			d := openDir(t, faulty, func(o *DirOptions) {
+				o.TailBytes, o.DirectBytes, o.FlushInterval, o.Buffered = 4*chunkSize, 20_000, 1, buffered
+			})
+			defer d.close(t)
+			cfg := DefaultLogConfig()
+			cfg.SegmentBytes = 1 << 20
+			l := d.open(t, "orders", 0, cfg)
+			var all sync.WaitGroup
+			done := make(chan struct{})
+			all.Go(func() {
+				defer close(done)
+				random, refused := rand.New(rand.NewPCG(1, 1)), 0
+				defer func() {
+					if refused == 0 {
+						t.Error("nothing was taken back")
+					}
+				}()
+				for i := range 200 {
+					if i%7 == 3 {
+						faulty.Inject(vfs.Fault{Op: vfs.OpWrite, Path: "*.journal", Nth: 1, Err: syscall.ENOSPC}, vfs.Fault{Op: vfs.OpWrite, Path: "*.log", Nth: 1, Err: syscall.ENOSPC, Short: 70})
+					}
+					r := l.appendAndWait(t, makeBatch(t, 1+random.IntN(3), fmt.Sprint(i, strings.Repeat("x", random.IntN(15_000))), 1))
+					if r.Err != nil && !errors.Is(r.Err, ErrNoSpace) {
+						t.Errorf("append: %v", r.Err)
+						return
+					}
+					if r.Err != nil {
+						refused++
+					}
+					if i%50 == 49 {
+						l.DeleteRecordsBefore(t.Context(), l.LogEndOffset()/2)
+					}
+				}
+			})
+			for r := range 4 {
+				all.Go(func() {
+					random := rand.New(rand.NewPCG(2, uint64(r)))
+					from := int64(0)
+					var views [5]View
+					var read [5]struct {
+						from int64
+						was  []byte
+					}
+					defer func() {
+						for i := range views {
+							views[i].Release()
+						}
+					}()
+					for i := 0; ; i++ {
+						v, was := &views[i%len(views)], &read[i%len(read)]
+						if now := bytes.Join(v.Pieces, nil); !bytes.Equal(now, was.was) {
+							t.Errorf("what was read at %d has changed", was.from)
+							return
+						}
+						v.Release()
+						select {
+						case <-done:
+							if i%len(views) == 0 {
+								return
+							}
+						default:
+						}
+						if random.IntN(20) == 0 {
+							from = l.LogStartOffset() + random.Int64N(1+l.LogEndOffset()-l.LogStartOffset())
+						}
+						n, err := l.View(v, from, 1<<40, 1+random.IntN(200_000), random.IntN(5) > 0)
+						if errors.Is(err, ErrOffsetOutOfRange) {
+							from = l.LogStartOffset()
+						} else if err != nil {
+							t.Errorf("at %d: %v", from, err)
+							return
+						}
+						was.from, was.was = from, bytes.Join(v.Pieces, nil)
+						if len(was.was) != n {
+							t.Errorf("at %d: %d bytes, said to be %d", from, len(was.was), n)
+						}
+						records := int64(0)
+						for one, err := range batch.All(was.was) {
+							h, herr := batch.Check(one)
+							if err != nil || herr != nil || h.BaseOffset > from || h.LastOffset() < from {
+								t.Errorf("at %d: offsets %d to %d, %v, %v", from, h.BaseOffset, h.LastOffset(), err, herr)
+								return
+							}
+							from = h.NextOffset()
+							records += int64(h.RecordCount)
+						}
+						if v.Records != records {
+							t.Errorf("%d records, said to be %d", records, v.Records)
+						}
+					}
+				})
+			}
+			all.Wait()
+			d.flush(t)
+			m := d.memory
+			if free, all := int64(len(m.free))*chunkSize, int64(len(m.slabs.free))*slabSize; free+m.used.Load() != all {
+				t.Errorf("of %d bytes, %d are free and %d in the tails", all, free, m.used.Load())
 			}
 		})
 	}
