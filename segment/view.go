@@ -1,6 +1,7 @@
 package segment
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -37,6 +38,10 @@ func (v *View) Release() {
 	clear(v.Pieces)
 	v.Pieces, v.Records, v.chunks, v.bufs = v.Pieces[:0], 0, v.chunks[:0], v.bufs[:0]
 }
+
+// mostHeld is about how many times its bytes a view holds of memory at most: what is
+// a smaller part of it is copied. Who is sent it is charged for the bytes, and may be slow.
+const mostHeld = 8
 
 // appetite is what a reader takes.
 type appetite struct {
@@ -200,6 +205,14 @@ func (l *Log) viewTail(s *segmentFile, v *View, tail []*chunk, position, size in
 			break
 		}
 	}
+	if 0 < got.n && got.n < chunkSize/mostHeld {
+		b := make([]byte, got.n)
+		if copyChunks(tail, b, position) < len(b) {
+			return row{}, errEvicted
+		}
+		v.Pieces = append(v.Pieces, b)
+		return got, nil
+	}
 	pieces, chunks := len(v.Pieces), len(v.chunks)
 	for at, end := position, position+int64(got.n); at < end; {
 		c := tail[(at-tail[0].at)/chunkSize]
@@ -250,6 +263,15 @@ type old struct {
 
 // keep gives the first n bytes to v, and the buffer with them.
 func (o *old) keep(v *View, n int) {
+	held := cap(o.data)
+	if o.buf != nil {
+		held = len(o.buf.mem)
+	}
+	if n < held/mostHeld {
+		v.Pieces = append(v.Pieces, bytes.Clone(o.data[:n]))
+		o.drop()
+		return
+	}
 	v.Pieces = append(v.Pieces, o.data[:n:n])
 	if o.buf != nil {
 		v.bufs = append(v.bufs, o.buf)

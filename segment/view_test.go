@@ -317,3 +317,43 @@ func TestAViewDoesNotChange(t *testing.T) {
 		})
 	}
 }
+
+// Little that is sent does not hold much memory: it is charged for what it is.
+func TestLittleHoldsLittle(t *testing.T) {
+	d := openDir(t, newMem(t), untailed)
+	defer d.close(t)
+	old, _ := oldBatches(t, d, 20<<10, 60<<10, 60<<10, 60<<10, 500<<10, 500<<10)
+	held := func(v *View) (n int) {
+		n = chunkSize * len(v.chunks)
+		for _, b := range v.bufs {
+			n += len(b.mem)
+		}
+		if n == 0 {
+			for _, p := range v.Pieces {
+				n += cap(p)
+			}
+		}
+		return n
+	}
+	look := func(l *Log, from int64, most int) {
+		t.Helper()
+		var v View
+		defer v.Release()
+		n, err := l.View(&v, from, l.LogEndOffset(), most, true)
+		if all := held(&v); err != nil || n == 0 || all > mostHeld*n {
+			t.Errorf("at %d: %d bytes hold %d, %v", from, n, all, err)
+		}
+	}
+	for from := range int64(6) { // from 1 on it was read ahead
+		look(old, from, 1)
+	}
+	look(old, 0, 64<<10-1)
+	d.onCommitter(t.Context(), func() { d.opts.TailBytes = 1 << 20 })
+	tail := d.open(t, "tail", 0, DefaultLogConfig())
+	for i := range 5 {
+		tail.mustAppend(t, makeBatch(t, 1, strings.Repeat("x", 1500*i), 1))
+	}
+	for from := range int64(5) {
+		look(tail, from, 1)
+	}
+}
