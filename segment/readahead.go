@@ -116,27 +116,33 @@ func (l *Log) takeAhead(s *segmentFile, offset int64) *ahead {
 	return a
 }
 
-// viewAhead adds what is wanted of a, which the caller owns, and has the next read.
+// viewAhead adds what is wanted of a, which the caller owns, and has the next read. What is left is
+// put back as another ahead: somebody may be about to take a, for the offset that he has seen in it.
 func (l *Log) viewAhead(a *ahead, v *View, want appetite) int {
-	got := whole(a.got.data, &want)
+	got, rest := whole(a.got.data, &want), a
 	if got.n > 0 {
-		a.got.buf.hold()
+		a.got.hold()
 		a.got.keep(v, got.n)
 		v.Records += got.records
-		a.got.data, a.offset, a.position = a.got.data[got.n:], got.next, a.position+int64(got.n)
-		a.segment.leave(a.offset, a.position)
+		rest = &ahead{log: a.log, segment: a.segment, offset: got.next, position: a.position + int64(got.n), slot: a.slot, got: a.got, done: a.done}
+		rest.got.data = a.got.data[got.n:]
+		a.segment.leave(rest.offset, rest.position)
 	}
-	if len(a.got.data) == 0 || !l.dir.putBack(a) {
-		a.got.drop()
-		l.readAhead(a.segment, a.offset, a.position)
+	if len(rest.got.data) == 0 || !l.dir.putBack(a, rest) {
+		rest.got.drop()
+		l.readAhead(a.segment, rest.offset, rest.position)
 	}
 	return got.n
 }
 
-// putBack puts back what was taken and not used up. Without a slot nothing would
+// putBack puts back what is left of a, which was taken. Without a slot nothing would
 // ever make it give way.
-func (d *Dir) putBack(a *ahead) bool {
+func (d *Dir) putBack(a, rest *ahead) bool {
 	d.aheadMu.Lock()
 	defer d.aheadMu.Unlock()
-	return d.aheadSlots[a.slot] == a && a.segment.ahead.CompareAndSwap(nil, a)
+	if d.aheadSlots[a.slot] != a || !a.segment.ahead.CompareAndSwap(nil, rest) {
+		return false
+	}
+	d.aheadSlots[a.slot] = rest
+	return true
 }

@@ -120,7 +120,7 @@ func (s *segmentFile) mark(off int64, n int) bool {
 }
 
 // readOld reads the n bytes at a position of a segment's file. The buffer is held by
-// the caller, also when fewer are there. Blocks on the disk.
+// the caller, also when fewer are there; it is nil when none are. Blocks on the disk.
 func (d *Dir) readOld(s *segmentFile, position int64, n int, past bool) (b *readBuffer, got []byte, err error) {
 	h, from := &s.handle, position
 	if past {
@@ -142,5 +142,8 @@ func (d *Dir) readOld(s *segmentFile, position int64, n int, past bool) (b *read
 		b.release()
 		return nil, nil, err
 	}
-	return b, b.mem[skip:read:read], nil
+	if read == skip+n {
+		err = nil
+	}
+	return b, b.mem[skip:read:read], err
 }

@@ -1,6 +1,7 @@
 package segment
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -37,6 +38,10 @@ func (v *View) Release() {
 	clear(v.Pieces)
 	v.Pieces, v.Records, v.chunks, v.bufs = v.Pieces[:0], 0, v.chunks[:0], v.bufs[:0]
 }
+
+// mostHeld is about how many times its bytes a view holds of memory at most: what is
+// a smaller part of it is copied. Who is sent it is charged for the bytes, and may be slow.
+const mostHeld = 8
 
 // appetite is what a reader takes.
 type appetite struct {
@@ -200,6 +205,14 @@ func (l *Log) viewTail(s *segmentFile, v *View, tail []*chunk, position, size in
 			break
 		}
 	}
+	if 0 < got.n && got.n < chunkSize/mostHeld {
+		b := make([]byte, got.n)
+		if copyChunks(tail, b, position) < len(b) {
+			return row{}, errEvicted
+		}
+		v.Pieces = append(v.Pieces, b)
+		return got, nil
+	}
 	pieces, chunks := len(v.Pieces), len(v.chunks)
 	for at, end := position, position+int64(got.n); at < end; {
 		c := tail[(at-tail[0].at)/chunkSize]
@@ -250,9 +263,24 @@ type old struct {
 
 // keep gives the first n bytes to v, and the buffer with them.
 func (o *old) keep(v *View, n int) {
+	held := cap(o.data)
+	if o.buf != nil {
+		held = len(o.buf.mem)
+	}
+	if n < held/mostHeld {
+		v.Pieces = append(v.Pieces, bytes.Clone(o.data[:n]))
+		o.drop()
+		return
+	}
 	v.Pieces = append(v.Pieces, o.data[:n:n])
 	if o.buf != nil {
 		v.bufs = append(v.bufs, o.buf)
+	}
+}
+
+func (o *old) hold() {
+	if o.buf != nil {
+		o.buf.hold()
 	}
 }
 
@@ -263,20 +291,28 @@ func (o *old) drop() {
 }
 
 // readChecked reads n bytes and checks the batches in them. Damage in the first batch
-// is an error; behind good ones it only ends them, and meets the next read.
+// is an error; behind good ones it only ends them, and meets the next read. So does what
+// the disk cannot read.
 func (l *Log) readChecked(s *segmentFile, position, n int64, want *appetite) (old, row, error) {
+	short := n
 	if x := s.index.Load(); x != nil && n >= leastDirectRead {
-		n = x.lastStart(position, n) // what came in part would be read again
+		short = x.lastStart(position, n) // what came in part would be read again
 	}
 	direct := l.dir.direct && !l.config.Load().flushesLate()
-	past := direct && n >= leastDirectRead && !s.mark(position, int(n))
+	past := direct && short >= leastDirectRead && !s.mark(position, int(short))
 	for {
-		o, err := l.dir.readPiece(s, position, int(n), past)
-		if err != nil {
-			return o, row{}, fmt.Errorf("%w: %s at %d: %w", errRead, s.name(".log"), position, err)
-		}
+		o, failed := l.dir.readPiece(s, position, int(short), past)
 		got, err := check(o.data, want)
-		if err == nil && got.first > len(o.data) && int64(len(o.data)) < n {
+		inPart := got.n == 0 && (got.first > len(o.data) || len(o.data) == 0 || errors.Is(err, batch.ErrTruncated))
+		if inPart && failed != nil {
+			return o, row{}, fmt.Errorf("%w: %s at %d: %w", errRead, s.name(".log"), position, failed)
+		}
+		if inPart && short < n { // the index is wrong
+			o.drop()
+			short = n
+			continue
+		}
+		if err == nil && inPart && int64(len(o.data)) < n {
 			err = fmt.Errorf("%w: batch of %d bytes, %d are there", batch.ErrTruncated, got.first, len(o.data))
 		}
 		if err != nil && direct && !past {
@@ -294,7 +330,8 @@ func (l *Log) readChecked(s *segmentFile, position, n int64, want *appetite) (ol
 	}
 }
 
-// readPiece reads the n bytes at position, or those of them that are there. Past the page cache, if that is asked.
+// readPiece reads the n bytes at position, or those of them that are there; err tells why the
+// others are not, unless the file ends behind some. Past the page cache, if that is asked.
 func (d *Dir) readPiece(s *segmentFile, position int64, n int, past bool) (o old, err error) {
 	if past || n >= leastDirectRead {
 		o.buf, o.data, err = d.readOld(s, position, n, past)
@@ -305,10 +342,11 @@ func (d *Dir) readPiece(s *segmentFile, position int64, n int, past bool) (o old
 		n, err = r.readFile(o.data, position)
 		o.data = o.data[:n]
 	}
-	if len(o.data) > 0 {
-		err = nil // what is missing is found out by its batch
-	} else if err == io.EOF {
+	if err == io.EOF {
 		err = io.ErrUnexpectedEOF
+		if len(o.data) > 0 {
+			err = nil // what is missing is found out by its batch
+		}
 	}
 	return o, err
 }
@@ -320,17 +358,19 @@ func check(b []byte, want *appetite) (row, error) {
 		rest := b[got.n:]
 		h, err := batch.ReadHeader(rest)
 		if err == nil && h.Size() > len(rest) {
-			if got.n == 0 && h.NextOffset() <= want.limit {
+			if got.n == 0 {
 				got.first = h.Size()
 			}
 			return got, nil
 		}
 		if err == nil {
 			before := got
-			if !got.take(want, &h) {
+			taken := got.take(want, &h)
+			if !taken && (got.n > 0 || got.first > 0) {
 				return got, nil
 			}
-			if _, err = batch.Check(rest); err == nil {
+			// One that is behind the limit is checked, too: damage may say so, and nobody would ever meet it.
+			if _, err = batch.Check(rest); err == nil && taken {
 				continue
 			}
 			got = before
@@ -366,7 +406,8 @@ func (l *Log) viewAcross(s *segmentFile, v *View, position, size int64, want *ap
 	if err == nil && position+int64(h.Size()) > size {
 		err = fmt.Errorf("%w: batch of %d bytes, %d are there", batch.ErrTruncated, h.Size(), size-position)
 	}
-	if err == nil && !got.take(want, &h) {
+	taken := err == nil && got.take(want, &h)
+	if err == nil && !taken && got.first > 0 {
 		return row{}, nil
 	}
 	var b []byte
@@ -379,6 +420,9 @@ func (l *Log) viewAcross(s *segmentFile, v *View, position, size int64, want *ap
 	}
 	if err != nil {
 		return row{}, l.corrupt(s, position, want.from, err)
+	}
+	if !taken { // it is behind the limit
+		return row{}, nil
 	}
 	v.Pieces = append(v.Pieces, b)
 	return got, nil

@@ -148,9 +148,10 @@ func await(ctx context.Context, from *bounded.Bytes, bytes int64, patience time.
 	return charge{from, bytes}, nil
 }
 
-// more charges n bytes more, if they are to be had at once.
-func (c *charge) more(n int) bool {
-	if !c.from.TryAcquire(int64(n)) {
+// more charges n bytes more to c, if they are to be had at once. What is kept for small
+// frames is not for those that grow.
+func (b *budget) more(c *charge, n int) bool {
+	if c.from != b.main || !b.main.TryAcquire(int64(n)) {
 		return false
 	}
 	c.bytes += int64(n)

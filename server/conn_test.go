@@ -350,6 +350,9 @@ func TestSmallFramesHaveAReserve(t *testing.T) {
 	if _, err := b.take(t.Context(), 1<<20, time.Nanosecond); !errors.Is(err, errBudget) {
 		t.Errorf("a large frame: %v", err)
 	}
+	if b.more(&small, 100<<10) {
+		t.Error("a small one grows, at the cost of all other small ones")
+	}
 	small.giveBack()
 	all.giveBack()
 	if again, err := b.take(t.Context(), 15<<20, time.Nanosecond); err != nil {

@@ -87,7 +87,7 @@ func (r *fetchRun) afford(res *fetchResult, n int, oneAtLeast bool) (int, error)
 	}
 	if more := need - int(r.charge.bytes); more > 0 {
 		if r.charge.bytes > 0 {
-			if r.charge.more(more) {
+			if r.s.responses.more(&r.charge, more) {
 				return n, nil
 			}
 			return min(n, int(r.charge.bytes)-r.used), nil
