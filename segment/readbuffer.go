@@ -12,9 +12,9 @@ const (
 	// leastDirectRead is what is worth a read past the page cache, and a buffer of the pool.
 	leastDirectRead = 64 << 10
 	// oldBytes is how much of a file is read at once, unless a batch is larger.
-	oldBytes = 1 << 20
-	// readBufferClasses: 64 KiB, 128 KiB, … oldBytes.
-	readBufferClasses = 5
+	oldBytes = 2 << 20
+	// readBufferClasses: 64 KiB, 128 KiB, … oldBytes, which is a huge page.
+	readBufferClasses = 6
 	// readBuffersKept is how much memory is kept while nobody uses it.
 	readBuffersKept = 16 << 20
 )
