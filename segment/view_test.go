@@ -310,6 +310,7 @@ func TestAViewDoesNotChange(t *testing.T) {
 				})
 			}
 			all.Wait()
+			faulty.Heal()
 			d.flush(t)
 			m := d.memory
 			if free, all := int64(len(m.free))*chunkSize, int64(len(m.slabs.free))*slabSize; free+m.used.Load() != all {
