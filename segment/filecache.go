@@ -171,6 +171,14 @@ func (fs thriftyFS) SyncDir(name string) error {
 	return err
 }
 
+func (fs thriftyFS) SyncAll(name string) error {
+	err := fs.FS.SyncAll(name)
+	if fs.again(err) {
+		return fs.FS.SyncAll(name)
+	}
+	return err
+}
+
 func (fs thriftyFS) ReadDir(name string) ([]os.DirEntry, error) {
 	entries, err := fs.FS.ReadDir(name)
 	if fs.again(err) {

@@ -153,3 +153,14 @@ func TestOneRoundOverMorePartitionsThanDescriptors(t *testing.T) {
 		t.Errorf("%d files were open at a time", fs.most)
 	}
 }
+
+// The one sync for all logs at a clean close needs a descriptor, too.
+func TestCleanCloseWithoutDescriptors(t *testing.T) {
+	faulty := vfs.NewFaulty(newMem(t))
+	d := openDir(t, faulty, straightOnly, func(o *DirOptions) { o.SyncEach = 1 })
+	for i := range int32(2) {
+		d.open(t, "orders", i, DefaultLogConfig()).mustAppend(t, makeBatch(t, 1, "x", 1))
+	}
+	faulty.Inject(vfs.Fault{Op: vfs.OpSyncDir, Path: "topics", Nth: 1, Err: syscall.EMFILE})
+	d.close(t)
+}

@@ -153,7 +153,7 @@ func (v *segmentReader) ReadAt(p []byte, off int64) (int, error) {
 		}
 		got := copyChunks(row, p[n:], off+int64(n))
 		n += got
-		if got == 0 && off+int64(n) >= row[len(row)-1].end() {
+		if got == 0 && off+int64(n) >= v.segment.size.Load() { // else what was sought has left the row
 			return n, io.EOF
 		}
 	}

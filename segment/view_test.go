@@ -10,6 +10,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/millrace/millrace/segment/batch"
 	"github.com/millrace/millrace/segment/vfs"
@@ -309,6 +310,7 @@ func TestAViewDoesNotChange(t *testing.T) {
 				})
 			}
 			all.Wait()
+			faulty.Heal()
 			d.flush(t)
 			m := d.memory
 			if free, all := int64(len(m.free))*chunkSize, int64(len(m.slabs.free))*slabSize; free+m.used.Load() != all {
@@ -355,5 +357,49 @@ func TestLittleHoldsLittle(t *testing.T) {
 	}
 	for from := range int64(5) {
 		look(tail, from, 1)
+	}
+}
+
+// A reader may have the row of chunks of an instant ago: with one that was taken back since, behind
+// one that has left the tail.
+func TestReaderOfARowThatIsGone(t *testing.T) {
+	d := openDir(t, newMem(t), straightOnly)
+	defer d.close(t)
+	l := d.open(t, "orders", 0, DefaultLogConfig())
+	b := makeBatch(t, 1, strings.Repeat("x", 3*chunkSize/2), 1)
+	l.mustAppend(t, b)
+	s := l.active()
+	var row, empty []*chunk
+	d.onCommitter(t.Context(), func() {
+		c := &d.committer
+		if err := c.put(s, s.size.Load(), make([]byte, chunkSize)); err != nil { // a round that will fail
+			t.Error(err)
+		}
+		d.opts.TailBytes = 2 * chunkSize
+		c.evict()
+		row = s.tailChunks()
+		c.shrink(s, s.size.Load())
+		d.opts.TailBytes = 0
+		c.evict()
+	})
+	if len(row) != 2 || len(s.tailChunks()) != 0 {
+		t.Fatalf("a row of %d, %d are left", len(row), len(s.tailChunks()))
+	}
+	s.tail.Store(&row)
+	read := make(chan error, 1)
+	go func() {
+		r := d.reader(s)
+		defer r.close()
+		got := make([]byte, len(b))
+		_, err := r.ReadAt(got, 0)
+		if err == nil && !bytes.Equal(got, b) {
+			err = errors.New("something else")
+		}
+		read <- err
+	}()
+	time.Sleep(10 * time.Millisecond)
+	s.tail.Store(&empty)
+	if err := <-read; err != nil {
+		t.Error(err)
 	}
 }
