@@ -152,8 +152,8 @@ func (p *Partition) View(v *segment.View, from int64, maxBytes int, oneAtLeast b
 	return n, p.explain(err)
 }
 
-// AtMostBytes is at least what Read could give from offset on, without a limit. It does not block.
-func (p *Partition) AtMostBytes(offset int64) int64 { return p.log.BytesFromAtMost(offset) }
+// AtMostBytes is at least what Read could give from offset on, up to most. It does not block.
+func (p *Partition) AtMostBytes(offset, most int64) int64 { return min(p.log.BytesFromAtMost(offset, most), most) }
 
 // explain puts an error of the log into the engine's words.
 func (p *Partition) explain(err error) error {

@@ -123,20 +123,23 @@ func (l *Log) BytesFrom(offset, limit int64) (n int64, err error) {
 	return n, err
 }
 
-// BytesFromAtMost is BytesFrom up to the end of the log, or a little more. It reads nothing.
-func (l *Log) BytesFromAtMost(offset int64) (n int64) {
+// BytesFromAtMost is BytesFrom up to the end of the log, or a little more, or what is
+// there beyond most. It reads nothing.
+func (l *Log) BytesFromAtMost(offset, most int64) (n int64) {
 	segments := *l.segments.Load()
 	if len(segments) == 0 {
 		return 0
 	}
 	first := segmentOf(segments, offset)
-	for _, s := range segments[first:] {
-		n += s.size.Load()
-	}
 	if x := segments[first].index.Load(); x != nil {
-		n -= min(n, x.position(offset))
+		n -= x.position(offset)
 	}
-	return n
+	for _, s := range segments[first:] {
+		if n += s.size.Load(); n >= most {
+			break
+		}
+	}
+	return max(n, 0)
 }
 
 // over runs f on the segments, and again when one of them was removed meanwhile.

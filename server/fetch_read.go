@@ -80,7 +80,7 @@ func (r *fetchRun) afford(res *fetchResult, n int, oneAtLeast bool) (int, error)
 	if oneAtLeast {
 		n = max(n, 1)
 	}
-	there := int(min(res.partition.AtMostBytes(res.want.offset), int64(r.limit)))
+	there := int(res.partition.AtMostBytes(res.want.offset, int64(r.limit)))
 	need := r.used + max(min(n, there), 1)
 	if r.charge.bytes == 0 {
 		need = max(need, leastCharge)
