@@ -153,7 +153,9 @@ func (p *Partition) View(v *segment.View, from int64, maxBytes int, oneAtLeast b
 }
 
 // AtMostBytes is at least what Read could give from offset on, up to most. It does not block.
-func (p *Partition) AtMostBytes(offset, most int64) int64 { return min(p.log.BytesFromAtMost(offset, most), most) }
+func (p *Partition) AtMostBytes(offset, most int64) int64 {
+	return min(p.log.BytesFromAtMost(offset, most), most)
+}
 
 // explain puts an error of the log into the engine's words.
 func (p *Partition) explain(err error) error {
