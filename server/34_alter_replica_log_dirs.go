@@ -9,9 +9,8 @@ import (
 	"github.com/millrace/millrace/engine"
 )
 
-// AlterReplicaLogDirs (v1-2). There is one directory, and every replica is in it: to
-// move it there is done, to move it elsewhere is refused. Of a partition that is
-// named twice the last counts.
+// AlterReplicaLogDirs (v1-2). To move a replica to where it is already is done, to
+// move it elsewhere is refused. Of a partition that is named twice the last counts.
 //
 // v2: flexible
 var alterReplicaLogDirs = api{key: 34, min: 1, max: 2, serve: (*Server).alterReplicaLogDirs}
@@ -62,6 +61,9 @@ func (s *Server) moveReplica(dirs []engine.LogDir, to, topic string, index int32
 	case dirs[at].Err != nil:
 		return codeKafkaStorageError
 	}
-	_, err := s.partition(s.engine.Image().Topic(topic), index)
+	p, err := s.partition(s.engine.Image().Topic(topic), index)
+	if err == nil && p.LogDir() != to {
+		return codeKafkaStorageError // retriable: nothing moves yet
+	}
 	return errorCode(err)
 }
