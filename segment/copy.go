@@ -29,8 +29,12 @@ var ErrExists = errors.New("segment: log exists")
 // Begin makes a new log that goes on where another one is: its first record will have
 // the offset next or a later one, and what lies before start cannot be read. start
 // may lie behind next, within the first batch. It is durable when Begin returns, unless both are
-// 0. ErrExists when there are files of such a log. Blocks on the disk.
-func (d *Dir) Begin(id LogID, cfg LogConfig, start, next int64) (*Log, error) {
+// 0. ErrExists when there are files of such a log. Blocks on the disk, and until deletions that were
+// asked for before are done, or ctx ends.
+func (d *Dir) Begin(ctx context.Context, id LogID, cfg LogConfig, start, next int64) (*Log, error) {
+	if err := d.awaitJanitor(ctx); err != nil {
+		return nil, err
+	}
 	// Until it is finished, all that is appended is on the disk when that is told.
 	cfg.FlushMessages, cfg.FlushAfter = math.MaxInt64, math.MaxInt64
 	l := newLog(d, id, cfg)
@@ -131,12 +135,17 @@ func (l *Log) Hold(ctx context.Context) error {
 			return err
 		}
 	}
+	return l.dir.awaitJanitor(ctx) // which moves log start offsets
+}
+
+// awaitJanitor waits until the janitor has done what it was given so far.
+func (d *Dir) awaitJanitor(ctx context.Context) error {
 	done := make(chan struct{})
-	l.dir.toJanitor(func() { close(done) }) // behind what moves the log start offset
+	d.toJanitor(func() { close(done) })
 	select {
 	case <-done:
 		return nil
-	case <-l.dir.stop:
+	case <-d.stop:
 		return ErrClosed
 	case <-ctx.Done():
 		return context.Cause(ctx)
@@ -200,14 +209,8 @@ func (l *Log) Discard(ctx context.Context) error {
 	cfg.DeleteDelay = 0
 	l.SetConfig(cfg)
 	l.Delete()
-	done := make(chan struct{})
-	l.dir.toJanitor(func() { close(done) })
-	select {
-	case <-done:
-	case <-l.dir.stop:
-		return ErrClosed
-	case <-ctx.Done():
-		return context.Cause(ctx)
+	if err := l.dir.awaitJanitor(ctx); err != nil {
+		return err
 	}
 	for _, path := range []string{l.path, l.path + deletedSuffix} {
 		if _, err := l.dir.fs.Stat(path); err == nil {

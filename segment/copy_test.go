@@ -103,7 +103,7 @@ func TestAppendKeepsNoGapThatIsTooLarge(t *testing.T) {
 func TestBegin(t *testing.T) {
 	fs := newMem(t)
 	d := openDir(t, fs, byJournal)
-	l, err := d.Begin(testID("orders", 0), DefaultLogConfig(), 77, 70)
+	l, err := d.Begin(context.Background(), testID("orders", 0), DefaultLogConfig(), 77, 70)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -118,7 +118,7 @@ func TestBegin(t *testing.T) {
 		}
 	}
 	look(fs.Crash(1, 0), 77, 77, "map[]")
-	if _, err := d.Begin(testID("orders", 0), DefaultLogConfig(), 0, 0); !errors.Is(err, ErrExists) {
+	if _, err := d.Begin(context.Background(), testID("orders", 0), DefaultLogConfig(), 0, 0); !errors.Is(err, ErrExists) {
 		t.Errorf("again: %v", err)
 	}
 	if _, err := l.Read(nil, 76, 80, 1000, true); !errors.Is(err, ErrOffsetOutOfRange) {
@@ -131,7 +131,7 @@ func TestBegin(t *testing.T) {
 	if err := l.Discard(context.Background()); err != nil {
 		t.Fatal(err)
 	}
-	if l, err = d.Begin(testID("orders", 0), DefaultLogConfig(), 0, 0); err != nil {
+	if l, err = d.Begin(context.Background(), testID("orders", 0), DefaultLogConfig(), 0, 0); err != nil {
 		t.Fatalf("after it was discarded: %v", err)
 	}
 	if r := l.keep(keptBatch(t, 0, 1, 0, -1, 0)); r.Err != nil {
@@ -247,7 +247,7 @@ func TestFinishCopy(t *testing.T) {
 		if err := from.DeleteRecordsBefore(context.Background(), 11); err != nil {
 			t.Fatal(err)
 		}
-		to, err := e.Begin(from.ID(), cfg, 5, 4) // as if it had begun there before the start moved
+		to, err := e.Begin(context.Background(), from.ID(), cfg, 5, 4) // as if it had begun there before the start moved
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -291,7 +291,7 @@ func TestFinishCopyRefuses(t *testing.T) {
 	d, e := openDir(t, newMem(t)), openDir(t, faulty)
 	from := d.open(t, "orders", 0, DefaultLogConfig())
 	from.mustAppend(t, keptBatch(t, 0, 4, 0, 7, 0))
-	to, err := e.Begin(from.ID(), DefaultLogConfig(), 0, 0)
+	to, err := e.Begin(context.Background(), from.ID(), DefaultLogConfig(), 0, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -312,7 +312,7 @@ func TestCopyLeavesTheTailsOfOthers(t *testing.T) {
 	defer d.close(t)
 	other := d.open(t, "other", 0, DefaultLogConfig())
 	other.mustAppend(t, makeBatch(t, 1, strings.Repeat("x", chunkSize), 1))
-	l, err := d.Begin(testID("orders", 0), DefaultLogConfig(), 0, 0)
+	l, err := d.Begin(context.Background(), testID("orders", 0), DefaultLogConfig(), 0, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -359,7 +359,7 @@ func TestDiscard(t *testing.T) {
 	if err := l.Discard(context.Background()); !errors.Is(err, ErrExists) {
 		t.Errorf("what cannot be renamed: %v", err)
 	}
-	if _, err := d.Begin(testID("orders", 0), DefaultLogConfig(), 0, 0); !errors.Is(err, ErrExists) {
+	if _, err := d.Begin(context.Background(), testID("orders", 0), DefaultLogConfig(), 0, 0); !errors.Is(err, ErrExists) {
 		t.Errorf("begin where something is left: %v", err)
 	}
 	d.Close(context.Background())
