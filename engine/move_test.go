@@ -502,8 +502,22 @@ func TestCloseDuringAMove(t *testing.T) {
 	}
 }
 
-// A kill, or a power cut, at any operation of a move: the records are whole in one place, and the move goes on.
+// A kill, or a power cut, at any operation of moves: the records are whole in one place, and the move goes on.
 func TestCrashDuringAMove(t *testing.T) {
+	for _, test := range []struct {
+		name          string
+		records, size int
+		there         bool // and back again
+	}{
+		{"large", 60, 30_000, false},
+		{"by journal", 10, 100, false},
+		{"to and fro", 10, 100, true},
+	} {
+		t.Run(test.name, func(t *testing.T) { crashDuringMoves(t, test.records, test.size, test.there) })
+	}
+}
+
+func crashDuringMoves(t *testing.T, records, size int, andBack bool) {
 	a, b, both := twoDirs(t)
 	mem := vfs.NewMem()
 	inCatalog := filepath.Join(a, catalogFolder)
@@ -526,8 +540,8 @@ func TestCrashDuringAMove(t *testing.T) {
 	id := createTopic(t, e, "orders", 1, map[string]string{"segment.bytes": "1048576"})
 	p := partitionOf(e, id, 0)
 	want := map[int64]string{}
-	for i := range int32(60) {
-		value := fmt.Sprint(i, strings.Repeat("x", 30_000))
+	for i := range int32(records) {
+		value := fmt.Sprint(i, strings.Repeat("x", size))
 		r := <-send(p, idempotent(t, 5, i, value))
 		if r.Err != nil {
 			t.Fatal(r.Err)
@@ -537,6 +551,7 @@ func TestCrashDuringAMove(t *testing.T) {
 	if _, err := p.DeleteRecordsBefore(context.Background(), 7); err != nil {
 		t.Fatal(err)
 	}
+	last := int64(records - 1)
 	type state struct {
 		ops  int // of the file system, when the catalogue had this state
 		copy string
@@ -551,21 +566,28 @@ func TestCrashDuringAMove(t *testing.T) {
 	})
 	begins(t, e, p, b)
 	moved(t, e, p, b)
+	if andBack {
+		begins(t, e, p, a)
+		moved(t, e, p, a)
+		begins(t, e, p, b)
+		moved(t, e, p, b)
+	}
 	stop()
 	ops := mem.Ops()
 	closeNow(t, e)
-	if len(states) != 2 {
+	if len(states) != 2 && !andBack || len(states) != 6 && andBack {
 		t.Fatalf("%d changes of the catalogue", len(states))
 	}
-	t.Logf("operations %d, %d, %d", states[0].ops, states[1].ops, ops)
-	step := max((ops-states[0].ops)/60, 1)
+	step := max((ops-states[0].ops)/25, 1)
 	if testing.Short() {
 		step *= 4
 	}
 	for n := states[0].ops; n <= ops; n += step {
 		at := states[0]
-		if n >= states[1].ops {
-			at = states[1]
+		for _, s := range states {
+			if s.ops <= n {
+				at = s
+			}
 		}
 		for _, keep := range []float64{0, 0.5, 1} {
 			if err := os.RemoveAll(inCatalog); err != nil {
@@ -574,20 +596,24 @@ func TestCrashDuringAMove(t *testing.T) {
 			if err := os.CopyFS(inCatalog, os.DirFS(at.copy)); err != nil {
 				t.Fatal(err)
 			}
+			what := fmt.Sprintf("crash at %d of %d (%s), keep %v", n, ops, mem.Op(n), keep)
 			e := open(mem.Replay(n).Crash(uint64(n), keep))
-			p := partitionOf(e, id, 0)
-			r := <-send(p, idempotent(t, 5, 59, want[59]))
-			if r.Err != nil || r.BaseOffset != 59 || p.HighWatermark() != 60 {
-				t.Errorf("crash at %d of %d, keep %v: the last batch again: %+v, log ends at %d", n, ops, keep, r, p.HighWatermark())
+			placed, p := e.Image().TopicByID(id).Partitions[0], partitionOf(e, id, 0)
+			to := e.pathOf(placed.Dir(1))
+			if future := placed.Future(1); future != (catalog.DirID{}) {
+				to = e.pathOf(future)
 			}
-			moved(t, e, p, b)
+			if r := <-send(p, idempotent(t, 5, int32(last), want[last])); r.Err != nil || r.BaseOffset != last || p.HighWatermark() != last+1 {
+				t.Errorf("%s: the last batch again: %+v, log ends at %d", what, r, p.HighWatermark())
+			}
+			moved(t, e, p, to)
 			got := all(t, p)
-			if len(got) != 53 || p.LogStartOffset() != 7 {
-				t.Errorf("crash at %d of %d, keep %v: %d records from %d on", n, ops, keep, len(got), p.LogStartOffset())
+			if len(got) != records-7 || p.LogStartOffset() != 7 {
+				t.Errorf("%s: %d records from %d on", what, len(got), p.LogStartOffset())
 			}
 			for offset, value := range got {
 				if want[offset] != value {
-					t.Errorf("crash at %d of %d, keep %v: offset %d is wrong", n, ops, keep, offset)
+					t.Errorf("%s: offset %d is wrong", what, offset)
 				}
 			}
 			closeNow(t, e)
