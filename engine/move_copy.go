@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/millrace/millrace/engine/catalog"
@@ -91,11 +92,40 @@ func (m *mover) catchUp(ctx context.Context, p *Partition, c *copier) error {
 		if p.Gone() {
 			return ErrUnknownPartition
 		}
+		begun := m.e.options.Now()
 		if err := c.some(ctx); err != nil {
+			return err
+		}
+		if err := m.pace(ctx, len(c.buf), begun); err != nil {
 			return err
 		}
 	}
 	return ctx.Err()
+}
+
+// pace waits until n bytes that were begun at a time have taken as long as they have to, by
+// replica.alter.log.dirs.io.max.bytes.per.second, at which it looks again every second.
+func (m *mover) pace(ctx context.Context, n int, begun time.Time) error {
+	for {
+		rate := m.e.Config().MoveBytesPerSecond()
+		if rate == math.MaxInt64 {
+			return nil
+		}
+		m.mu.Lock()
+		share := float64(rate) / float64(m.workers)
+		m.mu.Unlock()
+		left := float64(n)/share - m.e.options.Now().Sub(begun).Seconds() // without end for a rate of 0
+		if left <= 0 {
+			return nil
+		}
+		timer := time.NewTimer(time.Duration(min(left, 1) * float64(time.Second)))
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return context.Cause(ctx)
+		}
+	}
 }
 
 // finish copies the rest while the log is held, and has the catalogue say that p lies in f.

@@ -691,3 +691,30 @@ func TestMovesThatAreRefused(t *testing.T) {
 		t.Errorf("%v", errs)
 	}
 }
+
+// The limit on how fast partitions move holds, and to lift it has an effect at once.
+func TestMoveIsPaced(t *testing.T) {
+	a, b, both := twoDirs(t)
+	e := mustOpen(t, vfs.OS(), both)
+	p := partitionOf(e, createTopic(t, e, "orders", 1, nil), 0)
+	for i := range int32(40) { // 8 MB, of which about a half is copied before the log is held
+		<-send(p, idempotent(t, 5, i, strings.Repeat("x", 200_000)))
+	}
+	limit := func(configs map[string]string) {
+		t.Helper()
+		change := catalog.ConfigChange{Type: catalog.ResourceBroker, Name: "1", Configs: configs}
+		res, err := e.Catalog().Propose(context.Background(), catalog.AlterConfigs{Base: e.Image().Version(), Changes: []catalog.ConfigChange{change}})
+		if err != nil || res.Errors[0] != nil {
+			t.Fatal(err, res.Errors)
+		}
+	}
+	limit(map[string]string{"replica.alter.log.dirs.io.max.bytes.per.second": "1000"})
+	begins(t, e, p, b)
+	eventually(t, "something is copied", func() bool { m, ok := e.Moving(e.Image().Topic("orders"), 0); return ok && m.SizeBytes > 0 })
+	time.Sleep(100 * time.Millisecond)
+	if m, ok := e.Moving(e.Image().Topic("orders"), 0); !ok || m.SizeBytes > 2<<20 || p.LogDir() != a {
+		t.Errorf("in %s, %v %+v", p.LogDir(), ok, m)
+	}
+	limit(nil)
+	moved(t, e, p, b)
+}
