@@ -17,7 +17,6 @@ const (
 	// holdPatience is how long a log may be held, so that the copy comes to have all of it,
 	// before the move is put off.
 	holdPatience = 5 * time.Second
-	// moveProposal is how long to wait for the catalogue at a time.
 	moveProposal = 5 * time.Second
 	// heldPatience is the longest that an append waits for a log that is held.
 	heldPatience = 30 * time.Second
@@ -222,6 +221,8 @@ type mover struct {
 	ctx  context.Context // ends with close
 	stop context.CancelFunc
 	busy sync.WaitGroup
+	// proposal is how long to wait for the catalogue at a time.
+	proposal time.Duration
 
 	mu      sync.Mutex // guards the fields below and those of jobs; never held across a call
 	jobs    map[*Partition]*job
@@ -241,7 +242,7 @@ type job struct {
 }
 
 func newMover(e *Engine) *mover {
-	m := &mover{e: e, jobs: map[*Partition]*job{}}
+	m := &mover{e: e, jobs: map[*Partition]*job{}, proposal: moveProposal}
 	m.ctx, m.stop = context.WithCancel(context.Background())
 	return m
 }
@@ -375,7 +376,7 @@ func (m *mover) judge(p *Partition, to catalog.DirID, err error) error {
 		log.Warn("a partition could not be moved to another log directory: it goes on where it is, and the move is tried again")
 		return err
 	}
-	ctx, cancel := context.WithTimeout(m.ctx, moveProposal)
+	ctx, cancel := context.WithTimeout(m.ctx, m.proposal)
 	defer cancel()
 	errs := m.e.proposeMoves(ctx, []catalog.ReplicaDir{{
 		Topic: p.topicID, Partition: p.index, Broker: m.e.NodeID(), Dir: p.at.Load().dir.meta.DirID, Expect: to,

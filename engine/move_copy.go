@@ -173,7 +173,7 @@ func (m *mover) hold(ctx context.Context, at, f *place, c *copier) error {
 func (m *mover) propose(p *Partition, f *place) (known bool, err error) {
 	replicas := []catalog.ReplicaDir{{Topic: p.topicID, Partition: p.index, Broker: m.e.NodeID(), Dir: f.dir.meta.DirID, Expect: f.dir.meta.DirID}}
 	for first := true; ; first = false {
-		ctx, cancel := context.WithTimeout(m.ctx, moveProposal)
+		ctx, cancel := context.WithTimeout(m.ctx, m.proposal)
 		err := m.e.proposeMoves(ctx, replicas)[0]
 		cancel()
 		switch {

@@ -718,3 +718,103 @@ func TestMoveIsPaced(t *testing.T) {
 	limit(nil)
 	moved(t, e, p, b)
 }
+
+// atTheEnd is slowly, at the last file operation before the catalogue is told.
+func atTheEnd(t *testing.T) (e *Engine, p *Partition, faulty *vfs.Faulty, reached <-chan struct{}, release func(), a, b string) {
+	return slowly(t, vfs.Fault{Op: vfs.OpSync, Path: "topics/orders-0.*/*.snapshot*"})
+}
+
+// The catalogue does not answer whether the partition lies elsewhere: until it does, nobody may append.
+func TestMoveWhileTheCatalogueStalls(t *testing.T) {
+	for _, cancelled := range []bool{false, true} {
+		e, p, faulty, reached, release, a, b := atTheEnd(t)
+		e.mover.proposal = 20 * time.Millisecond
+		begins(t, e, p, b)
+		<-reached
+		stall, asked := make(chan struct{}), make(chan struct{})
+		faulty.Inject(vfs.Fault{Op: vfs.OpSync, Path: probeFile, Stall: stall, Nth: 1, Do: sync.OnceFunc(func() { close(asked) })})
+		cancel := make(chan []error, 1)
+		if cancelled { // it is before the other one
+			go func() { cancel <- e.MoveReplicas(context.Background(), []Move{{p, a}}) }()
+			<-asked
+		}
+		release()
+		<-asked
+		done := make(chan ProduceResult, 1)
+		go func() { done <- <-send(p, idempotent(t, 5, 40, "meanwhile")) }()
+		select {
+		case r := <-done:
+			t.Fatalf("an append while nobody knows where to: %+v", r)
+		case <-time.After(200 * time.Millisecond): // some proposals have gone unanswered by now
+		}
+		if got := all(t, p); len(got) != 40 {
+			t.Errorf("%d records to read meanwhile", len(got))
+		}
+		close(stall)
+		if r := <-done; r.Err != nil || r.BaseOffset != 40 {
+			t.Errorf("the append that had to wait: %+v", r)
+		}
+		where := b
+		if cancelled {
+			where = a
+			if errs := <-cancel; errs[0] != nil {
+				t.Error(errs[0])
+			}
+		}
+		moved(t, e, p, where)
+		if got := all(t, p); len(got) != 41 {
+			t.Errorf("%d records", len(got))
+		}
+		closeNow(t, e)
+		e = mustOpen(t, vfs.OS(), a+","+b)
+		if got := all(t, partitionOf(e, p.topicID, 0)); len(got) != 41 {
+			t.Errorf("%d records after a restart", len(got))
+		}
+	}
+}
+
+// The catalogue fails on it: nothing is appended until a restart knows where the partition lies.
+func TestMoveWhenTheCatalogueFails(t *testing.T) {
+	e, p, faulty, reached, release, a, b := atTheEnd(t)
+	begins(t, e, p, b)
+	<-reached
+	faulty.Inject(vfs.Fault{Op: vfs.OpSync, Path: probeFile, Nth: 1, Err: syscall.EIO})
+	release()
+	eventually(t, "the catalogue has failed", func() bool { return e.catalog.Err() != nil })
+	done := make(chan ProduceResult, 1)
+	p.Produce(context.Background(), Produce{Records: idempotent(t, 5, 40, "x"), Acks: -1, RequestVersion: 9, Timeout: 50 * time.Millisecond}, func(r ProduceResult) { done <- r })
+	if r := <-done; !errors.Is(r.Err, segment.ErrQueueFull) {
+		t.Errorf("an append: %+v", r)
+	}
+	if got := all(t, p); len(got) != 40 {
+		t.Errorf("%d records", len(got))
+	}
+	e.Close(context.Background())
+	e = mustOpen(t, vfs.OS(), a+","+b)
+	p = partitionOf(e, p.topicID, 0)
+	if r := <-send(p, idempotent(t, 5, 40, "x")); r.Err != nil || r.BaseOffset != 40 {
+		t.Errorf("an append after a restart: %+v", r)
+	}
+	moved(t, e, p, b)
+}
+
+// A partition moves away from a directory that takes no more appends.
+func TestMoveFromAFencedDirectory(t *testing.T) {
+	a, b, both := twoDirs(t)
+	faulty := vfs.NewFaulty(vfs.OS())
+	e := mustOpen(t, faulty, both)
+	p := partitionOf(e, createTopic(t, e, "orders", 1, nil), 0)
+	<-send(p, idempotent(t, 5, 0, "x"))
+	faulty.Inject(vfs.Fault{Op: vfs.OpSync, Path: filepath.Join(a, "journal", "*"), Err: syscall.EIO})
+	if r := <-send(p, idempotent(t, 5, 1, "y")); !errors.Is(r.Err, segment.ErrFenced) {
+		t.Fatalf("%+v", r)
+	}
+	begins(t, e, p, b)
+	eventually(t, "it has moved", func() bool { return p.LogDir() == b && idle(e) })
+	if r := <-send(p, idempotent(t, 5, 1, "y")); r.Err != nil || r.BaseOffset != 1 {
+		t.Errorf("%+v", r)
+	}
+	if got := all(t, p); len(got) != 2 || got[1] != "y" {
+		t.Errorf("%v", got)
+	}
+}
