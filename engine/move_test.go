@@ -818,3 +818,51 @@ func TestMoveFromAFencedDirectory(t *testing.T) {
 		t.Errorf("%v", got)
 	}
 }
+
+// A reader that has found its log, and not its files any more, reads on where the partition lies now.
+func TestReadersOfALogThatHasMoved(t *testing.T) {
+	for name, read := range map[string]func(*Partition) error{
+		"view": func(p *Partition) error {
+			got := map[int64]string{}
+			next, err := values(p, 0, got)
+			if err == nil && next == 0 {
+				err = errors.New("nothing")
+			}
+			return err
+		},
+		"read": func(p *Partition) error {
+			b, err := p.Read(nil, 0, 1<<20, true)
+			if err == nil && len(b) == 0 {
+				err = errors.New("nothing")
+			}
+			return err
+		},
+		"available": func(p *Partition) error {
+			n, err := p.AvailableBytes(0)
+			if err == nil && n < 2_000_000 {
+				err = fmt.Errorf("%d bytes", n)
+			}
+			return err
+		},
+	} {
+		_, b, both := twoDirs(t)
+		e := mustOpen(t, vfs.OS(), both)
+		p := partitionOf(e, createTopic(t, e, "orders", 1, map[string]string{"segment.bytes": "1048576"}), 0)
+		for i := range int32(10) {
+			<-send(p, idempotent(t, 5, i, strings.Repeat("x", 200_000)))
+		}
+		closeNow(t, e)
+		faulty := vfs.NewFaulty(vfs.OS())
+		e = mustOpen(t, faulty, both)
+		p = partitionOf(e, p.topicID, 0)
+		happened := false
+		faulty.Inject(vfs.Fault{Op: vfs.OpOpen, Path: "00000000000000000000.index", Nth: 1, Do: func() {
+			happened = true
+			begins(t, e, p, b)
+			moved(t, e, p, b)
+		}})
+		if err := read(p); err != nil || !happened {
+			t.Errorf("%s: %v (moved meanwhile: %v)", name, err, happened)
+		}
+	}
+}
