@@ -13,9 +13,7 @@ import (
 )
 
 const (
-	movesAtOnce = 2 // partitions that are being copied side by side
-	// holdPatience is how long a log may be held, so that the copy comes to have all of it,
-	// before the move is put off.
+	movesAtOnce  = 2 // partitions that are being copied side by side
 	holdPatience = 5 * time.Second
 	moveProposal = 5 * time.Second
 	// heldPatience is the longest that an append waits for a log that is held.
@@ -221,8 +219,9 @@ type mover struct {
 	ctx  context.Context // ends with close
 	stop context.CancelFunc
 	busy sync.WaitGroup
-	// proposal is how long to wait for the catalogue at a time.
-	proposal time.Duration
+	// How long to wait for the catalogue at a time, and how long a log may be held, so that the
+	// copy comes to have all of it, before the move is put off.
+	proposal, patience time.Duration
 
 	mu      sync.Mutex // guards the fields below and those of jobs; never held across a call
 	jobs    map[*Partition]*job
@@ -242,7 +241,7 @@ type job struct {
 }
 
 func newMover(e *Engine) *mover {
-	m := &mover{e: e, jobs: map[*Partition]*job{}, proposal: moveProposal}
+	m := &mover{e: e, jobs: map[*Partition]*job{}, proposal: moveProposal, patience: holdPatience}
 	m.ctx, m.stop = context.WithCancel(context.Background())
 	return m
 }

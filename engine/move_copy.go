@@ -151,7 +151,7 @@ func (m *mover) finish(ctx context.Context, p *Partition, at, f *place, c *copie
 }
 
 func (m *mover) hold(ctx context.Context, at, f *place, c *copier) error {
-	ctx, cancel := context.WithTimeout(ctx, holdPatience)
+	ctx, cancel := context.WithTimeout(ctx, m.patience)
 	defer cancel()
 	if err := at.log.Hold(ctx); err != nil {
 		return err

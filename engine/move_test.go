@@ -661,7 +661,7 @@ func TestLeftoversOfAMove(t *testing.T) {
 	if err := os.RemoveAll(there[0]); err != nil {
 		t.Fatal(err)
 	}
-	e = mustOpen(t, vfs.OS(), both)
+	mustOpen(t, vfs.OS(), both)
 	left, err := filepath.Glob(filepath.Join(a, "topics", "*"))
 	if err != nil || !slices.Equal(left, []string{folder[0] + ".stray"}) {
 		t.Errorf("left %v, %v", left, err)
@@ -864,5 +864,22 @@ func TestReadersOfALogThatHasMoved(t *testing.T) {
 		if err := read(p); err != nil || !happened {
 			t.Errorf("%s: %v (moved meanwhile: %v)", name, err, happened)
 		}
+	}
+}
+
+// A destination that does not answer while the log is held keeps nobody waiting for longer than a hold may take.
+func TestMoveToADirectoryThatStalls(t *testing.T) {
+	e, p, faulty, reached, release, _, b := atTheEnd(t)
+	e.mover.patience = 100 * time.Millisecond
+	begins(t, e, p, b)
+	<-reached
+	if r := <-send(p, idempotent(t, 5, 40, "meanwhile")); r.Err != nil || r.BaseOffset != 40 {
+		t.Errorf("an append while the destination stalls: %+v", r)
+	}
+	faulty.Heal()
+	release()
+	moved(t, e, p, b)
+	if got := all(t, p); len(got) != 41 {
+		t.Errorf("%d records", len(got))
 	}
 }

@@ -32,56 +32,70 @@ var ErrExists = errors.New("segment: log exists")
 // 0. ErrExists when there are files of such a log. Blocks on the disk, and until deletions that were
 // asked for before are done, or ctx ends.
 func (d *Dir) Begin(ctx context.Context, id LogID, cfg LogConfig, start, next int64) (*Log, error) {
-	if err := d.awaitJanitor(ctx); err != nil {
-		return nil, err
-	}
 	// Until it is finished, all that is appended is on the disk when that is told.
 	cfg.FlushMessages, cfg.FlushAfter = math.MaxInt64, math.MaxInt64
 	l := newLog(d, id, cfg)
+	l.w.next, l.w.copied = next, true
+	l.start.Store(start)
+	l.end.Store(next)
+	if err := d.add(l); err != nil {
+		return nil, err
+	}
+	err := d.onJanitor(ctx, func() error { return l.beginFiles(start) }) // behind deletions
+	if errors.Is(err, ErrExists) {
+		d.mu.Lock()
+		delete(d.logs, id.key())
+		d.mu.Unlock()
+	} else if err != nil {
+		l.Delete()
+	}
+	if err != nil {
+		return nil, err
+	}
+	return l, nil
+}
+
+// add puts a new log into the directory.
+func (d *Dir) add(l *Log) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	key := l.id.key()
+	if d.shut {
+		return ErrClosed
+	}
+	if d.logs[key] != nil {
+		return fmt.Errorf("%w: %s", ErrExists, l.path)
+	}
+	d.logs[key] = l
+	return nil
+}
+
+// beginFiles writes what a new log that begins at start needs. It runs on the janitor.
+func (l *Log) beginFiles(start int64) error {
+	d := l.dir
+	d.mu.Lock()
+	_, haunted := d.haunted[l.id.key()]
+	d.mu.Unlock()
+	if haunted {
+		return fmt.Errorf("%w: the journal does not say that %s was deleted", ErrExists, l.path)
+	}
 	for _, path := range []string{l.path, l.path + deletedSuffix} {
 		if _, err := d.fs.Stat(path); err == nil {
-			return nil, fmt.Errorf("%w: %s", ErrExists, path)
+			return fmt.Errorf("%w: %s", ErrExists, path)
 		} else if !errors.Is(err, os.ErrNotExist) {
-			return nil, err
+			return err
 		}
 	}
 	// Removals of such files must not come undone.
 	if err := d.fs.SyncDir(d.topics); err != nil {
-		return nil, d.failedSync(d.topics, err)
-	}
-	l.w.next = next
-	l.w.copied = true
-	l.start.Store(start)
-	l.end.Store(next)
-	d.mu.Lock()
-	err := error(nil)
-	for doomed := range d.doomed {
-		if doomed.id.key() == id.key() {
-			err = fmt.Errorf("%w: %s is being deleted", ErrExists, l.path)
-		}
-	}
-	_, haunted := d.haunted[id.key()]
-	switch {
-	case d.shut:
-		err = ErrClosed
-	case haunted:
-		err = fmt.Errorf("%w: the journal does not say yet that the last one was deleted", ErrExists)
-	case d.logs[id.key()] != nil:
-		err = fmt.Errorf("%w: %s", ErrExists, l.path)
-	case err == nil:
-		d.logs[id.key()] = l
-	}
-	d.mu.Unlock()
-	if err != nil {
-		return nil, err
+		return d.failedSync(d.topics, err)
 	}
 	if start > 0 {
 		if err := l.writeStart(start); err != nil {
-			l.Delete()
-			return nil, l.dir.failed("begin", l.path, err)
+			return d.failed("begin", l.path, err)
 		}
 	}
-	return l, nil
+	return nil
 }
 
 // kept is nil when a, which keeps the offsets of its batches, belongs behind the end of the log.
@@ -135,22 +149,27 @@ func (l *Log) Hold(ctx context.Context) error {
 			return err
 		}
 	}
-	return l.dir.awaitJanitor(ctx) // which moves log start offsets
+	return l.dir.onJanitor(ctx, nothing) // which moves log start offsets
 }
 
-// awaitJanitor waits until the janitor has done what it was given so far.
-func (d *Dir) awaitJanitor(ctx context.Context) error {
-	done := make(chan struct{})
-	d.toJanitor(func() { close(done) })
+// onJanitor has the janitor do something, behind what it was given so far, and waits for that
+// until ctx ends or the directory is stalled; it may then still be done.
+func (d *Dir) onJanitor(ctx context.Context, f func() error) error {
+	ctx, end := d.unlessStalled(ctx)
+	defer end()
+	done := make(chan error, 1)
+	d.toJanitor(func() { done <- f() })
 	select {
-	case <-done:
-		return nil
+	case err := <-done:
+		return err
 	case <-d.stop:
 		return ErrClosed
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
 }
+
+func nothing() error { return nil }
 
 // Unhold ends Hold.
 func (l *Log) Unhold() {
@@ -186,12 +205,18 @@ func (l *Log) FinishCopy(ctx context.Context, from *Log) error {
 	snapshot := state.Len() > 0
 	if snapshot {
 		name := l.snapshotName(end)
-		err := l.nameFolder()
-		if err == nil {
-			err = vfs.WriteFileAtomic(l.dir.fs, name, state.Encode())
-		}
+		err := l.dir.onJanitor(ctx, func() error {
+			err := l.nameFolder()
+			if err == nil {
+				err = vfs.WriteFileAtomic(l.dir.fs, name, state.Encode())
+			}
+			if err != nil {
+				return l.dir.failed("write", name, err)
+			}
+			return nil
+		})
 		if err != nil {
-			return l.dir.failed("write", name, err)
+			return err
 		}
 	}
 	return l.dir.onCommitter(ctx, func() {
@@ -209,7 +234,7 @@ func (l *Log) Discard(ctx context.Context) error {
 	cfg.DeleteDelay = 0
 	l.SetConfig(cfg)
 	l.Delete()
-	if err := l.dir.awaitJanitor(ctx); err != nil {
+	if err := l.dir.onJanitor(ctx, nothing); err != nil {
 		return err
 	}
 	for _, path := range []string{l.path, l.path + deletedSuffix} {

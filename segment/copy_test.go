@@ -364,3 +364,26 @@ func TestDiscard(t *testing.T) {
 	}
 	d.Close(context.Background())
 }
+
+// When the journal cannot say that a log was deleted, a recovery would mix its batches with those of the next.
+func TestBeginAfterADeletionThatIsNotInTheJournal(t *testing.T) {
+	fs := vfs.NewFaulty(newMem(t))
+	d := openDir(t, fs, byJournal)
+	l := d.open(t, "orders", 0, DefaultLogConfig())
+	l.mustAppend(t, makeBatch(t, 1, "x", 1))
+	fs.Inject(vfs.Fault{Op: vfs.OpWrite, Path: "*.journal", Nth: 1, Err: syscall.ENOSPC})
+	l.Delete()
+	if _, err := d.Begin(context.Background(), testID("orders", 0), DefaultLogConfig(), 0, 0); !errors.Is(err, ErrExists) {
+		t.Errorf("begin: %v", err)
+	}
+	d.close(t)
+	d = openDir(t, fs)
+	l, err := d.Begin(context.Background(), testID("orders", 0), DefaultLogConfig(), 0, 0)
+	if err != nil {
+		t.Fatalf("after a restart: %v", err)
+	}
+	if r := l.keep(keptBatch(t, 0, 1, 0, -1, 0)); r.Err != nil {
+		t.Error(r.Err)
+	}
+	d.close(t)
+}
