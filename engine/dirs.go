@@ -188,7 +188,7 @@ func (e *Engine) look(image *catalog.Image) (placement, error) {
 			if topic == nil || int(id.Partition) >= len(topic.Partitions) {
 				err = e.setAside(d, id, "it belongs to no topic that the catalogue knows")
 			} else if placed := &topic.Partitions[id.Partition]; placed.Future(e.NodeID()) == d.meta.DirID {
-				err = e.removeCopy(d, id, "the copy that a move has not finished: it is begun anew")
+				err = e.clearCopy(d, id, placed.Dir(e.NodeID()))
 			} else if own := placed.Dir(e.NodeID()); own != (catalog.DirID{}) && own != d.meta.DirID {
 				err = e.clearMoved(d, id, own)
 			} else if at.found[key] != nil {
@@ -202,6 +202,16 @@ func (e *Engine) look(image *catalog.Image) (placement, error) {
 		}
 	}
 	return at, nil
+}
+
+// clearCopy removes a copy that a move has not finished, which is begun anew; but not
+// while what it was copied from cannot be read.
+func (e *Engine) clearCopy(d *logDir, id segment.LogID, own catalog.DirID) error {
+	if e.dirByID(own) == nil {
+		e.log.Warn("an unfinished copy is kept, since the log directory that the partition lies in is offline", "partition", id.String(), "dir", d.path)
+		return nil
+	}
+	return e.removeCopy(d, id, "the copy that a move has not finished: it is begun anew")
 }
 
 // clearMoved removes a log that was moved to another directory, if that has all of it.

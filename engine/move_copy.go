@@ -52,7 +52,6 @@ func (m *mover) attempt(ctx context.Context, p *Partition, to catalog.DirID) err
 		}
 		return err
 	}
-	m.e.log.Info("moved a partition to another log directory", "partition", p.name, "from", at.dir.path, "to", d.path, "bytes", f.log.SizeBytes())
 	m.remove(p, at)
 	return nil
 }
@@ -130,7 +129,7 @@ func (m *mover) pace(ctx context.Context, n int, begun time.Time) error {
 
 // finish copies the rest while the log is held, and has the catalogue say that p lies in f.
 func (m *mover) finish(ctx context.Context, p *Partition, at, f *place, c *copier) error {
-	held := make(chan struct{})
+	held, begun := make(chan struct{}), m.e.options.Now()
 	p.held.Store(&held)
 	letGo := func() {
 		if p.at.Load() == at {
@@ -144,9 +143,14 @@ func (m *mover) finish(ctx context.Context, p *Partition, at, f *place, c *copie
 		return err
 	}
 	known, err := m.propose(p, f)
-	if known {
-		letGo()
-	} // else it is held until the end: nobody knows where the catalogue will say that it lies
+	if !known {
+		return err // it is held until the end: nobody knows where the catalogue will say that it lies
+	}
+	letGo()
+	if p.at.Load() == f {
+		m.e.log.Info("moved a partition to another log directory", "partition", p.name, "from", at.dir.path, "to", f.dir.path,
+			"bytes", f.log.SizeBytes(), "heldMillis", m.e.options.Now().Sub(begun).Milliseconds())
+	}
 	return err
 }
 

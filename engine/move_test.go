@@ -578,7 +578,7 @@ func crashDuringMoves(t *testing.T, records, size int, andBack bool) {
 	if len(states) != 2 && !andBack || len(states) != 6 && andBack {
 		t.Fatalf("%d changes of the catalogue", len(states))
 	}
-	step := max((ops-states[0].ops)/25, 1)
+	step := max((ops-states[0].ops)/15, 1)
 	if testing.Short() {
 		step *= 4
 	}
@@ -881,5 +881,36 @@ func TestMoveToADirectoryThatStalls(t *testing.T) {
 	moved(t, e, p, b)
 	if got := all(t, p); len(got) != 41 {
 		t.Errorf("%d records", len(got))
+	}
+}
+
+// A copy is kept as long as what it was copied from cannot be read: it may be all there is.
+func TestCopyOfAnOfflineDirectoryIsKept(t *testing.T) {
+	a, b, both := twoDirs(t)
+	faulty := vfs.NewFaulty(vfs.OS())
+	e := mustOpen(t, faulty, both)
+	p := partitionOf(e, spread(t, e, "orders", 2), 1)
+	for i := range int32(40) {
+		<-send(p, idempotent(t, 5, i, strings.Repeat("x", 200_000)))
+	}
+	let, reached := make(chan struct{}), make(chan struct{})
+	faulty.Inject(vfs.Fault{Op: vfs.OpSync, Path: filepath.Join(a, "topics/orders-1.*/*"), Nth: 3, Stall: let, Do: sync.OnceFunc(func() { close(reached) })})
+	begins(t, e, p, a)
+	<-reached
+	time.AfterFunc(20*time.Millisecond, func() { close(let) })
+	closeNow(t, e)
+	e = mustOpen(t, vfs.OS(), a)
+	if where := whereAbouts(e, p.topicID, 2); where != "a-" {
+		t.Errorf("without the directory: %s", where)
+	}
+	if left, err := filepath.Glob(filepath.Join(a, "topics/orders-1.*/*.log")); err != nil || len(left) == 0 {
+		t.Errorf("the copy is gone: %v, %v", left, err)
+	}
+	closeNow(t, e)
+	e = mustOpen(t, vfs.OS(), both)
+	p = partitionOf(e, p.topicID, 1)
+	moved(t, e, p, a)
+	if got := all(t, p); len(got) != 41 || p.LogDir() == b {
+		t.Errorf("%d records in %s", len(got), p.LogDir())
 	}
 }

@@ -127,12 +127,17 @@ func (p *Partition) append(ctx context.Context, b []byte, patience time.Duration
 	a := &segment.Append{Batches: b, LeaderEpoch: p.LeaderEpoch(), Patience: patience, Done: done}
 	at := p.at.Load()
 	err := at.log.Append(ctx, a)
-	if err == nil || !p.movedFrom(at, err) {
-		return err
+	if err != nil && p.movedFrom(at, err) {
+		return p.appendMoved(ctx, a)
 	}
-	if patience > 0 { // what is left of it, from here on
+	return err
+}
+
+// appendMoved is append to a partition that is on its way to another log directory.
+func (p *Partition) appendMoved(ctx context.Context, a *segment.Append) error {
+	if a.Patience > 0 { // what is left of it, from here on
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeoutCause(ctx, patience, segment.ErrQueueFull)
+		ctx, cancel = context.WithTimeoutCause(ctx, a.Patience, segment.ErrQueueFull)
 		defer cancel()
 		a.Patience = 0
 	}
