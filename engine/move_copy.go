@@ -233,7 +233,7 @@ func (c *copier) some(ctx context.Context) error {
 	}
 	b, err := c.from.Read(c.buf[:0], max(start, next), end, copyBytes, true)
 	switch {
-	case errors.Is(err, segment.ErrOffsetOutOfRange) && c.from.LogStartOffset() > start:
+	case (errors.Is(err, segment.ErrOffsetOutOfRange) || err == nil && len(b) == 0) && c.from.LogStartOffset() > start:
 		return nil // deleted meanwhile
 	case err != nil:
 		return err

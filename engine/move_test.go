@@ -914,3 +914,26 @@ func TestCopyOfAnOfflineDirectoryIsKept(t *testing.T) {
 		t.Errorf("%d records in %s", len(got), p.LogDir())
 	}
 }
+
+// Records that are deleted while they are copied are in nobody's way, even when they go faster than they are copied.
+func TestRecordsAreDeletedDuringAMove(t *testing.T) {
+	e, p, _, reached, release, _, b := slowly(t, vfs.Fault{Op: vfs.OpSync, Path: copied, Nth: 2})
+	begins(t, e, p, b)
+	<-reached
+	if _, err := p.DeleteRecordsBefore(context.Background(), -1); err != nil {
+		t.Fatal(err)
+	}
+	release()
+	for i := int32(40); i < 400; i++ {
+		if r := <-send(p, idempotent(t, 5, i, strings.Repeat("y", 30_000))); r.Err != nil {
+			t.Fatal(r.Err)
+		}
+		if _, err := p.DeleteRecordsBefore(context.Background(), int64(i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	moved(t, e, p, b)
+	if got := all(t, p); len(got) != 1 || p.LogStartOffset() != 399 || p.HighWatermark() != 400 {
+		t.Errorf("%d records, %d to %d", len(got), p.LogStartOffset(), p.HighWatermark())
+	}
+}
