@@ -173,8 +173,9 @@ type placeKey struct {
 	partition int32
 }
 
-// look finds the logs that are there already, and sets aside those that nobody will use:
-// of topics that the catalogue does not know, and what a move has left behind.
+// look finds the logs that are there already. It removes what a move between directories has left
+// behind, and sets aside what nobody will use: logs of topics that the catalogue does
+// not know, and those that lie elsewhere.
 func (e *Engine) look(image *catalog.Image) (placement, error) {
 	at := placement{dirs: e.dirs, found: map[placeKey]*logDir{}}
 	for _, d := range e.dirs {
@@ -182,28 +183,68 @@ func (e *Engine) look(image *catalog.Image) (placement, error) {
 			continue
 		}
 		for _, id := range d.dir.Found() {
-			key, why := placeKey{id.TopicID, id.Partition}, ""
-			topic := image.TopicByID(id.TopicID)
-			switch {
-			case topic == nil || int(id.Partition) >= len(topic.Partitions):
-				why = "it belongs to no topic that the catalogue knows"
-			case at.found[key] != nil:
-				why = "the partition lies in " + at.found[key].path + " too, which is used"
-			default:
-				if own := topic.Partitions[id.Partition].Dir(e.NodeID()); own != (catalog.DirID{}) && own != d.meta.DirID {
-					why = "the partition was moved to another log directory"
-				}
-			}
-			if why == "" {
+			key, topic := placeKey{id.TopicID, id.Partition}, image.TopicByID(id.TopicID)
+			var err error
+			if topic == nil || int(id.Partition) >= len(topic.Partitions) {
+				err = e.setAside(d, id, "it belongs to no topic that the catalogue knows")
+			} else if placed := &topic.Partitions[id.Partition]; placed.Future(e.NodeID()) == d.meta.DirID {
+				err = e.clearCopy(d, id, placed.Dir(e.NodeID()))
+			} else if own := placed.Dir(e.NodeID()); own != (catalog.DirID{}) && own != d.meta.DirID {
+				err = e.clearMoved(d, id, own)
+			} else if at.found[key] != nil {
+				err = e.setAside(d, id, "the partition lies in "+at.found[key].path+" too, which is used")
+			} else {
 				at.found[key] = d
-				continue
 			}
-			if err := e.setAside(d, id, why); err != nil {
+			if err != nil {
 				return at, err
 			}
 		}
 	}
 	return at, nil
+}
+
+// clearCopy removes a copy that a move has not finished, which is begun anew; but not
+// while what it was copied from cannot be read.
+func (e *Engine) clearCopy(d *logDir, id segment.LogID, own catalog.DirID) error {
+	if e.dirByID(own) == nil {
+		e.log.Warn("an unfinished copy is kept, since the log directory that the partition lies in is offline", "partition", id.String(), "dir", d.path)
+		return nil
+	}
+	return e.removeCopy(d, id, "the copy that a move has not finished: it is begun anew")
+}
+
+// clearMoved removes a log that was moved to another directory, if that has all of it.
+func (e *Engine) clearMoved(d *logDir, id segment.LogID, own catalog.DirID) error {
+	old, err := d.dir.Log(id, segment.DefaultLogConfig())
+	if err != nil {
+		return err
+	}
+	there := e.dirByID(own)
+	if there == nil {
+		return e.setAside(d, id, "the partition was moved to a log directory that is offline")
+	}
+	l, err := there.dir.Log(id, segment.DefaultLogConfig())
+	if err != nil {
+		return err
+	}
+	if l.LogEndOffset() < old.LogEndOffset() {
+		return e.setAside(d, id, "the partition was moved to "+there.path+", and ends sooner there")
+	}
+	return e.removeCopy(d, id, "what a move to "+there.path+" has left")
+}
+
+// removeCopy removes a log without delay, in the background.
+func (e *Engine) removeCopy(d *logDir, id segment.LogID, what string) error {
+	cfg := segment.DefaultLogConfig()
+	cfg.DeleteDelay = 0
+	l, err := d.dir.Log(id, cfg)
+	if err != nil {
+		return err
+	}
+	e.log.Info("removing "+what, "partition", id.String(), "dir", d.path)
+	l.Delete()
+	return nil
 }
 
 func (e *Engine) setAside(d *logDir, id segment.LogID, why string) error {

@@ -45,6 +45,7 @@ type Engine struct {
 	onStall atomic.Pointer[func()]
 	stop    func() // ends the subscription to the catalogue
 	gauge   *gauge
+	mover   *mover
 	closing sync.Once
 
 	config     atomic.Pointer[config.Broker] // static and dynamic settings
@@ -57,6 +58,7 @@ type Engine struct {
 func Open(ctx context.Context, o Options) (*Engine, error) {
 	e := &Engine{options: o, log: o.Logger, gauge: newGauge(&o.Metrics)}
 	e.config.Store(o.Config)
+	e.mover = newMover(e)
 	if err := e.open(ctx); err != nil {
 		return nil, errors.Join(err, e.Close(context.WithoutCancel(ctx)))
 	}
@@ -106,6 +108,7 @@ func (e *Engine) reconcile() error {
 	}
 	e.openGroups()
 	e.stop = e.catalog.Subscribe(e.follow)
+	e.mover.resume(image)
 	return nil
 }
 
@@ -120,6 +123,8 @@ func (e *Engine) follow(_, image *catalog.Image) {
 		case catalog.TopicDeleted:
 			e.removePartitions(event.Topic)
 			e.groups.TopicsDeleted([]group.DeletedTopic{{Name: event.Name, ID: event.Topic}})
+		case catalog.DirAssigned:
+			e.followMove(image.TopicByID(event.Topic), event.Partition)
 		case catalog.ConfigsChanged:
 			switch event.Type {
 			case catalog.ResourceTopic:
@@ -161,22 +166,28 @@ func (e *Engine) newPartition(topic *catalog.Topic, index int32, cfg *config.Top
 		topicID: topic.ID, topic: topic.Name, index: index, name: id.String(),
 		internal: IsInternal(topic.Name), now: e.options.Now, gauge: e.gauge, replicator: Solo{},
 	}
-	if p.dir, p.offline = e.place.of(topic, index, e.NodeID()); p.offline != nil {
+	var d *logDir
+	if d, p.offline = e.place.of(topic, index, e.NodeID()); p.offline != nil {
 		return p, nil
 	}
-	p.dir.placed.Add(1)
-	l, err := p.dir.dir.Log(id, logConfig(topic.Name, cfg, e.Config()))
+	d.placed.Add(1)
+	l, err := d.dir.Log(id, logConfig(topic.Name, cfg, e.Config()))
 	if err != nil {
 		return nil, fmt.Errorf("partition %s: %w", id, err)
 	}
-	p.log = l
+	p.at.Store(&place{d, l})
 	p.config.Store(cfg)
 	p.epoch.Store(placed.LeaderEpoch)
 	p.inSync.Store(int32(len(placed.ISR)))
 	p.highWatermark.Store(l.LogEndOffset()) // recovery has synced it, and there is no other replica
+	p.lead(l)
+	return p, nil
+}
+
+// lead makes l the log that the partition grows in.
+func (p *Partition) lead(l *segment.Log) {
 	l.KeepFrom(p.HighWatermark)
 	l.OnAdvance(func(end int64) { p.replicator.Appended(p, end) })
-	return p, nil
 }
 
 func (e *Engine) removePartitions(id catalog.TopicID) {
@@ -187,9 +198,11 @@ func (e *Engine) removePartitions(id catalog.TopicID) {
 		if p.offline != nil {
 			continue // its folder belongs to no topic when the directory comes back
 		}
-		p.dir.placed.Add(-1)
-		p.log.Delete()
+		at := p.at.Load()
+		at.dir.placed.Add(-1)
+		at.log.Delete()
 		p.watchers.wake()
+		e.mover.want(p, catalog.DirID{})
 	}
 }
 
@@ -206,7 +219,7 @@ func (e *Engine) applyTopicConfig(topic *catalog.Topic) error {
 			continue
 		}
 		p.config.Store(&cfg)
-		p.log.SetConfig(logConfig(topic.Name, &cfg, e.Config()))
+		p.at.Load().log.SetConfig(logConfig(topic.Name, &cfg, e.Config()))
 	}
 	return nil
 }
@@ -312,7 +325,7 @@ func (e *Engine) closeCatalog(ctx context.Context) error {
 }
 
 func (e *Engine) closeAll(ctx context.Context) error {
-	var errs []error
+	errs := []error{e.mover.close(ctx)}
 	if e.groups != nil {
 		errs = append(errs, e.groups.Close(ctx))
 	}

@@ -43,7 +43,7 @@ func (e *Engine) openGroups() {
 func (e *Engine) offsetsStall(partition int32) context.Context {
 	if topic := e.Image().Topic(OffsetsTopic); topic != nil {
 		if p, err := e.Partition(topic.ID, partition); err == nil {
-			return p.dir.dir.StallContext()
+			return p.at.Load().dir.dir.StallContext()
 		}
 	}
 	return context.Background()

@@ -23,17 +23,24 @@ type Partition struct {
 	internal   bool   // clients may not write
 	now        func() time.Time
 	gauge      *gauge
-	dir        *logDir
-	log        *segment.Log
-	offline    error // why its directory cannot be used; then dir and log are not to be touched
+	offline    error // why its directory cannot be used; then it lies nowhere: at is nil
 	replicator Replicator
 
+	at            atomic.Pointer[place]         // where it lies; changed by the catalogue's goroutine alone
+	future        atomic.Pointer[place]         // the copy that is to take its place, nil when there is none
+	held          atomic.Pointer[chan struct{}] // closed when the log that is held for a move takes appends again, or another does
 	config        atomic.Pointer[config.Topic]
 	epoch         atomic.Int32
 	highWatermark atomic.Int64
 	inSync        atomic.Int32
 	gone          atomic.Bool
 	watchers      watchers
+}
+
+// place is a log and the directory in which it lies. It is never changed.
+type place struct {
+	dir *logDir
+	log *segment.Log
 }
 
 // Replicator decides when what is durable here counts as committed.
@@ -65,10 +72,10 @@ func (p *Partition) Config() *config.Topic { return p.config.Load() }
 func (p *Partition) LeaderEpoch() int32 { return p.epoch.Load() }
 
 // LogStartOffset is the first offset that can be read.
-func (p *Partition) LogStartOffset() int64 { return p.log.LogStartOffset() }
+func (p *Partition) LogStartOffset() int64 { return p.at.Load().log.LogStartOffset() }
 
 // LogEndOffset is the offset that follows the last durable record.
-func (p *Partition) LogEndOffset() int64 { return p.log.LogEndOffset() }
+func (p *Partition) LogEndOffset() int64 { return p.at.Load().log.LogEndOffset() }
 
 // HighWatermark is the end of what consumers may read.
 func (p *Partition) HighWatermark() int64 { return p.highWatermark.Load() }
@@ -78,17 +85,17 @@ func (p *Partition) HighWatermark() int64 { return p.highWatermark.Load() }
 func (p *Partition) LastStableOffset() int64 { return p.HighWatermark() }
 
 // SizeBytes is the length of the partition's log.
-func (p *Partition) SizeBytes() int64 { return p.log.SizeBytes() }
+func (p *Partition) SizeBytes() int64 { return p.at.Load().log.SizeBytes() }
 
 // LogDir is the path of the log directory in which the partition lies.
-func (p *Partition) LogDir() string { return p.dir.path }
+func (p *Partition) LogDir() string { return p.at.Load().dir.path }
 
 // Stalled tells whether appends to the partition are refused since its disk does not answer.
-func (p *Partition) Stalled() bool { return p.dir.dir.Stalled() }
+func (p *Partition) Stalled() bool { return p.at.Load().dir.dir.Stalled() }
 
 // SlowDisk is nil, or names the disk operation that keeps appends waiting for a second or
 // longer: what to answer to a request whose time is up.
-func (p *Partition) SlowDisk() error { return p.dir.dir.Slow() }
+func (p *Partition) SlowDisk() error { return p.at.Load().dir.dir.Slow() }
 
 // Gone tells whether the partition has been deleted; it wakes its watchers when
 // that happens.
@@ -137,8 +144,13 @@ func (p *Partition) Read(dst []byte, from int64, maxBytes int, oneAtLeast bool) 
 	if from > end {
 		return dst, fmt.Errorf("%w: %d, high watermark is %d", ErrOffsetOutOfRange, from, end)
 	}
-	dst, err := p.log.Read(dst, from, end, maxBytes, oneAtLeast)
-	return dst, p.explain(err)
+	for {
+		at := p.at.Load()
+		read, err := at.log.Read(dst, from, end, maxBytes, oneAtLeast)
+		if p.at.Load() == at || err == nil && len(read) > len(dst) {
+			return read, p.explain(err)
+		}
+	}
 }
 
 // View is Read without a copy: the batches are added to v, see [segment.View], and it
@@ -148,13 +160,18 @@ func (p *Partition) View(v *segment.View, from int64, maxBytes int, oneAtLeast b
 	if from > end {
 		return 0, fmt.Errorf("%w: %d, high watermark is %d", ErrOffsetOutOfRange, from, end)
 	}
-	n, err := p.log.View(v, from, end, maxBytes, oneAtLeast)
-	return n, p.explain(err)
+	for {
+		at := p.at.Load()
+		n, err := at.log.View(v, from, end, maxBytes, oneAtLeast)
+		if p.at.Load() == at || err == nil && n > 0 {
+			return n, p.explain(err)
+		}
+	}
 }
 
 // AtMostBytes is at least what Read could give from offset on, up to most. It does not block.
 func (p *Partition) AtMostBytes(offset, most int64) int64 {
-	return min(p.log.BytesFromAtMost(offset, most), most)
+	return min(p.at.Load().log.BytesFromAtMost(offset, most), most)
 }
 
 // explain puts an error of the log into the engine's words.
@@ -173,21 +190,40 @@ func (p *Partition) explain(err error) error {
 // AvailableBytes is how much Read could give from offset on, without a limit. It
 // may read a few headers.
 func (p *Partition) AvailableBytes(offset int64) (int64, error) {
-	n, err := p.log.BytesFrom(offset, p.HighWatermark())
-	return n, p.explain(err)
+	return ask(p, func(l *segment.Log) (int64, error) { return l.BytesFrom(offset, p.HighWatermark()) })
 }
 
 // OffsetForTimestamp finds the first record whose timestamp is at least
 // timestamp (milliseconds since 1970). Blocks on the disk.
 func (p *Partition) OffsetForTimestamp(timestamp int64) (segment.TimedOffset, bool, error) {
-	at, found, err := p.log.OffsetForTimestamp(timestamp, p.HighWatermark())
-	return at, found, p.explain(err)
+	found := false
+	at, err := ask(p, func(l *segment.Log) (at segment.TimedOffset, err error) {
+		at, found, err = l.OffsetForTimestamp(timestamp, p.HighWatermark())
+		return at, err
+	})
+	return at, found, err
 }
 
 // MaxTimestamp finds the record with the largest timestamp. Blocks on the disk.
 func (p *Partition) MaxTimestamp() (segment.TimedOffset, bool, error) {
-	at, found, err := p.log.MaxTimestamp()
-	return at, found, p.explain(err)
+	found := false
+	at, err := ask(p, func(l *segment.Log) (at segment.TimedOffset, err error) {
+		at, found, err = l.MaxTimestamp()
+		return at, err
+	})
+	return at, found, err
+}
+
+// ask asks the partition's log, and the next one when it was moved meanwhile: the files of
+// the one that was asked may have gone.
+func ask[T any](p *Partition, question func(*segment.Log) (T, error)) (T, error) {
+	for {
+		at := p.at.Load()
+		answer, err := question(at.log)
+		if p.at.Load() == at {
+			return answer, p.explain(err)
+		}
+	}
 }
 
 // EndOffsetForEpoch answers OffsetForLeaderEpoch: the largest epoch at or below
@@ -196,13 +232,13 @@ func (p *Partition) EndOffsetForEpoch(epoch int32) (foundEpoch int32, endOffset 
 	if epoch == p.LeaderEpoch() {
 		return epoch, p.LogEndOffset()
 	}
-	return p.log.EndOffsetForEpoch(epoch)
+	return p.at.Load().log.EndOffsetForEpoch(epoch)
 }
 
 // EpochAt is the leader epoch under which the record at offset was appended;
 // behind the end it is the current one.
 func (p *Partition) EpochAt(offset int64) int32 {
-	if epoch := p.log.EpochAt(offset); epoch >= 0 {
+	if epoch := p.at.Load().log.EpochAt(offset); epoch >= 0 {
 		return epoch
 	}
 	return p.LeaderEpoch()
@@ -229,7 +265,8 @@ func (p *Partition) deleteRecordsBefore(ctx context.Context, offset int64) (int6
 	if offset < 0 || offset > p.HighWatermark() {
 		return 0, fmt.Errorf("%w: %d, high watermark is %d", ErrOffsetOutOfRange, offset, p.HighWatermark())
 	}
-	if err := p.log.DeleteRecordsBefore(ctx, offset); err != nil {
+	err := p.change(ctx, func(l *segment.Log) error { return l.DeleteRecordsBefore(ctx, offset) })
+	if err != nil {
 		return 0, p.explain(err)
 	}
 	return p.LogStartOffset(), nil
@@ -237,5 +274,5 @@ func (p *Partition) deleteRecordsBefore(ctx context.Context, offset int64) (int6
 
 // Producers lists the idempotent producers that the partition remembers.
 func (p *Partition) Producers(ctx context.Context) ([]producer.Info, error) {
-	return p.log.Producers(ctx)
+	return ask(p, func(l *segment.Log) ([]producer.Info, error) { return l.Producers(ctx) })
 }

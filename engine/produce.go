@@ -124,5 +124,22 @@ func compression(cfg *config.Topic) batch.Compression {
 
 // append queues a whole batch. When it returns nil, done is called exactly once.
 func (p *Partition) append(ctx context.Context, b []byte, patience time.Duration, done func(segment.Result)) error {
-	return p.log.Append(ctx, &segment.Append{Batches: b, LeaderEpoch: p.LeaderEpoch(), Patience: patience, Done: done})
+	a := &segment.Append{Batches: b, LeaderEpoch: p.LeaderEpoch(), Patience: patience, Done: done}
+	at := p.at.Load()
+	err := at.log.Append(ctx, a)
+	if err != nil && p.movedFrom(at, err) {
+		return p.appendMoved(ctx, a)
+	}
+	return err
+}
+
+// appendMoved is append to a partition that is on its way to another log directory.
+func (p *Partition) appendMoved(ctx context.Context, a *segment.Append) error {
+	if a.Patience > 0 { // what is left of it, from here on
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, a.Patience, segment.ErrQueueFull)
+		defer cancel()
+		a.Patience = 0
+	}
+	return p.change(ctx, func(l *segment.Log) error { return l.Append(ctx, a) })
 }

@@ -36,6 +36,7 @@ type committer struct {
 	unsaved  sync.WaitGroup // parts that are being written
 	writers  sync.WaitGroup
 	resident []*chunk // of all tails, oldest first
+	thinned  int      // of them have left their tails, about
 
 	dirty    []*Log // with bytes that are in the journal alone, or not synced
 	flushing *flush // under way, nil when none is
@@ -354,6 +355,9 @@ func (c *committer) begin(l *Log) *part {
 // finish publishes a part, or takes it back, and tells those who wait.
 func (c *committer) finish(p *part) {
 	p.finish()
+	if p.log.w.copied && p.segment != nil {
+		c.thin(p.segment)
+	}
 	for i, a := range p.waiting {
 		p.waiting[i] = nil
 		p.log.discharge(a)
@@ -380,7 +384,15 @@ func (c *committer) forget(l *Log) {
 	}
 	c.journal.add(l.id, 0, deletedLog)
 	if err := errors.Join(c.journal.write(), c.journal.sync()); err != nil {
+		c.dir.haunt(l.id)
 		c.dir.log.Warn("the deletion of a partition is not in the journal: after a crash its latest records may show up again, in a folder that is set aside",
 			"partition", l.id.String(), "error", err)
 	}
+}
+
+// haunt notes that the journal does not say that a log was deleted.
+func (d *Dir) haunt(id LogID) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.haunted[id.key()] = struct{}{}
 }

@@ -128,12 +128,13 @@ type Dir struct {
 	stalls      atomic.Int64
 	refusalSaid atomic.Int64 // unix seconds of the last log line about refused appends
 
-	mu     sync.Mutex // guards the fields below; never held across a file operation
-	logs   map[logKey]*Log
-	ready  []*Log            // logs with something queued
-	jobs   []func()          // of the janitor
-	doomed map[*Log]struct{} // deleted, and the janitor has not begun with their folders
-	shut   bool
+	mu      sync.Mutex // guards the fields below; never held across a file operation
+	logs    map[logKey]*Log
+	ready   []*Log              // logs with something queued
+	jobs    []func()            // of the janitor
+	doomed  map[*Log]struct{}   // deleted, and the janitor has not begun with their folders
+	haunted map[logKey]struct{} // deleted, and the journal does not say so: until a restart no such log is begun
+	shut    bool
 
 	wake        chan struct{} // capacity 1: ready is not empty
 	janitorWake chan struct{} // capacity 1: jobs is not empty
@@ -176,6 +177,7 @@ func OpenDir(ctx context.Context, opts DirOptions) (*Dir, error) {
 		queue:       bounded.NewBytes(opts.QueueBytes),
 		logs:        make(map[logKey]*Log),
 		doomed:      make(map[*Log]struct{}),
+		haunted:     make(map[logKey]struct{}),
 		known:       make(map[string]int64),
 		wake:        make(chan struct{}, 1),
 		janitorWake: make(chan struct{}, 1),

@@ -110,6 +110,9 @@ type Append struct {
 	Batches []byte
 	// LeaderEpoch is the epoch under which the batches are appended.
 	LeaderEpoch int32
+	// Keep has the batches keep their base offsets and leader epochs. Nothing is checked but that
+	// they begin at or behind the end of the log, in order: else ErrOutOfOrder.
+	Keep bool
 	// Patience bounds how long Append waits for room in the queues; 0 leaves that to its context.
 	Patience time.Duration
 	// Done is called exactly once, mostly by the committer's goroutine. It must not block.
@@ -131,7 +134,7 @@ type Result struct {
 	// Timestamp is, for a duplicate, the largest timestamp of the original batch.
 	Timestamp int64
 	// Err is nil when the records are on the disk. Otherwise none of them is: a
-	// producer.Err…, ErrNoSpace, ErrFenced, ErrStalled, ErrDeleted, ErrClosed or ErrTooLarge.
+	// producer.Err…, ErrNoSpace, ErrFenced, ErrStalled, ErrDeleted, ErrClosed, ErrTooLarge or ErrOutOfOrder.
 	Err error
 }
 
@@ -159,6 +162,7 @@ type Log struct {
 	mu      sync.Mutex // guards the fields below and swaps of segments; never held across a file operation
 	pending []*Append
 	gone    error // set once the log takes no more appends
+	held    bool  // it takes none for a moment
 
 	w writer
 }
@@ -181,6 +185,7 @@ type writer struct {
 	unflushed int64     // records acknowledged before their sync
 	journaled uint64    // the latest generation of the journal that has something of the log
 	deleted   bool
+	copied    bool  // it is being filled with what lies elsewhere
 	known     int64 // bytes of the active segment that recovery knows to have been acknowledged
 }
 
@@ -260,7 +265,7 @@ func (l *Log) expireProducers() {
 
 // Append queues batches and returns; the queue's order is the log's order. It
 // blocks only while the queues of the log or the directory are full, until
-// a.Patience has passed (ErrQueueFull), ctx ends or the directory is stalled (ErrStalled). When it returns nil, Done
+// a.Patience has passed (ErrQueueFull), ctx ends or the directory is stalled (ErrStalled). ErrHeld between Hold and Unhold. When it returns nil, Done
 // has been or will be called; otherwise never.
 func (l *Log) Append(ctx context.Context, a *Append) error {
 	a.queued = l.dir.opts.Metrics.now()
@@ -268,7 +273,7 @@ func (l *Log) Append(ctx context.Context, a *Append) error {
 		return err
 	}
 	l.mu.Lock()
-	err := l.gone
+	err := l.refusal()
 	if err == nil {
 		err = l.dir.Err()
 	}

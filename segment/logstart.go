@@ -118,10 +118,10 @@ func (l *Log) moveStart(offset int64) error {
 		return nil
 	}
 	l.mu.Lock()
-	gone := l.gone
+	refused := l.refusal()
 	l.mu.Unlock()
-	if gone != nil {
-		return gone
+	if refused != nil {
+		return refused
 	}
 	l.leaveActive(offset)
 	err := l.writeStart(offset)
@@ -145,14 +145,8 @@ func (l *Log) moveStart(offset int64) error {
 }
 
 func (l *Log) writeStart(offset int64) error {
-	if !l.named.Load() { // all is in the journal so far
-		if err := l.dir.fs.MkdirAll(l.path, 0o755); err != nil {
-			return err
-		}
-		if err := l.dir.fs.SyncDir(l.dir.topics); err != nil {
-			return err
-		}
-		l.named.Store(true)
+	if err := l.nameFolder(); err != nil {
+		return err
 	}
 	return vfs.WriteFileAtomic(l.dir.fs, filepath.Join(l.path, startFile), encodeStart(offset))
 }
@@ -193,4 +187,19 @@ func (l *Log) removeSegments(offset int64, delay time.Duration) {
 			l.dir.discard(s.name(suffix), delay)
 		}
 	}
+}
+
+// nameFolder makes the log's folder, durably: until now all may be in the journal.
+func (l *Log) nameFolder() error {
+	if l.named.Load() {
+		return nil
+	}
+	if err := l.dir.fs.MkdirAll(l.path, 0o755); err != nil {
+		return err
+	}
+	if err := l.dir.fs.SyncDir(l.dir.topics); err != nil {
+		return err
+	}
+	l.named.Store(true)
+	return nil
 }

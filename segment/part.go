@@ -84,6 +84,10 @@ func (p *part) stamp(appends []*Append) (rest []*Append) {
 // admit tells whether a is to be written; if not, its result says why.
 func (p *part) admit(a *Append, cfg *LogConfig) bool {
 	a.result = Result{BaseOffset: -1, LastOffset: -1}
+	if a.Keep {
+		a.result.Err = p.kept(a)
+		return a.result.Err == nil
+	}
 	if int64(len(a.Batches)) > cfg.SegmentBytes {
 		a.result.Err = fmt.Errorf("%w: %d of at most %d bytes", ErrTooLarge, len(a.Batches), cfg.SegmentBytes)
 		return false
@@ -116,10 +120,14 @@ func (p *part) full(a *Append, cfg *LogConfig) bool {
 		return false
 	}
 	h, _ := batch.ReadHeader(a.Batches) // admit has read it
+	last := p.log.w.next + int64(h.LastOffsetDelta)
+	if a.Keep {
+		last = lastOffset(a.Batches)
+	}
 	return size+int64(len(a.Batches)) > cfg.SegmentBytes ||
 		len(s.writer.offsets)*offsetEntrySize >= cfg.IndexBytes ||
 		len(s.writer.times)*timeEntrySize >= cfg.IndexBytes ||
-		p.log.w.next+int64(h.LastOffsetDelta)-s.base > maxRelativeOffset ||
+		last-s.base > maxRelativeOffset ||
 		p.log.aged(s, h.MaxTimestamp)
 }
 
@@ -129,11 +137,15 @@ func (p *part) place(a *Append, cfg *LogConfig) error {
 	a.result.BaseOffset = l.w.next
 	for rest := a.Batches; len(rest) > 0; {
 		h, _ := batch.ReadHeader(rest) // admit has read it
-		batch.PutBaseOffset(rest, l.w.next)
-		batch.PutLeaderEpoch(rest, a.LeaderEpoch)
-		h.BaseOffset = l.w.next
-		if e := *l.epochs.Load(); len(e) == 0 || e[len(e)-1].epoch < a.LeaderEpoch {
-			e = e.assign(a.LeaderEpoch, l.w.next)
+		if !a.Keep {
+			batch.PutBaseOffset(rest, l.w.next)
+			batch.PutLeaderEpoch(rest, a.LeaderEpoch)
+			h.BaseOffset, h.PartitionLeaderEpoch = l.w.next, a.LeaderEpoch
+		} else if len(rest) == len(a.Batches) {
+			a.result.BaseOffset = h.BaseOffset
+		}
+		if e := *l.epochs.Load(); len(e) == 0 || e[len(e)-1].epoch < h.PartitionLeaderEpoch {
+			e = e.assign(h.PartitionLeaderEpoch, h.BaseOffset)
 			l.epochs.Store(&e)
 		}
 		if h.ProducerID >= 0 {

@@ -2,6 +2,7 @@ package segment
 
 import (
 	"context"
+	"errors"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -101,7 +102,7 @@ func (d *Dir) retain() {
 			return
 		}
 		worked, err := l.retain(d.opts.Now())
-		if err != nil {
+		if err != nil && !errors.Is(err, ErrHeld) {
 			if failed++; failed == 1 {
 				d.log.Error("retention cannot delete old segments: they stay until the next look", "partition", l.id.String(), "error", err)
 			}
@@ -183,9 +184,9 @@ func (l *Log) leaveIdle(s *segmentFile, size int64) (left bool) {
 	defer cancel()
 	err := l.dir.onCommitter(ctx, func() {
 		l.mu.Lock()
-		gone := l.gone
+		refused := l.refusal()
 		l.mu.Unlock()
-		if l.active() == s && s.size.Load() == size && gone == nil && l.dir.fenced() == nil {
+		if l.active() == s && s.size.Load() == size && refused == nil && l.dir.fenced() == nil {
 			left = l.leave() == nil
 		}
 	})

@@ -8,7 +8,8 @@ import (
 	"github.com/millrace/millrace/engine/catalog"
 )
 
-// DescribeLogDirs (v1-5). A null list of topics is all of them.
+// DescribeLogDirs (v1-5). A null list of topics is all of them. A partition that is being
+// moved is listed where it lies, and as a future one where it is going to.
 //
 // v2: flexible
 // v3: an error code for the whole response
@@ -59,8 +60,16 @@ func (s *Server) addLogDirTopic(rd *kmsg.DescribeLogDirsResponseDir, t *catalog.
 	rt := kmsg.NewDescribeLogDirsResponseDirTopic()
 	rt.Topic = t.Name
 	for i := range t.Partitions {
+		if only != nil && !containsInt32(only, int32(i)) {
+			continue
+		}
+		if m, moving := s.engine.Moving(t, int32(i)); moving && m.Dir == rd.Dir {
+			rp := kmsg.NewDescribeLogDirsResponseDirTopicPartition()
+			rp.Partition, rp.Size, rp.OffsetLag, rp.IsFuture = int32(i), m.SizeBytes, m.OffsetLag, true
+			rt.Partitions = append(rt.Partitions, rp)
+		}
 		p, err := s.engine.Partition(t.ID, int32(i))
-		if err != nil || p.LogDir() != rd.Dir || only != nil && !containsInt32(only, int32(i)) {
+		if err != nil || p.LogDir() != rd.Dir {
 			continue
 		}
 		rp := kmsg.NewDescribeLogDirsResponseDirTopicPartition()

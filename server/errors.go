@@ -27,6 +27,8 @@ var errorCodes = []struct {
 	{errUnknownTopicID, codeUnknownTopicID},
 	{engine.ErrNotHere, codeNotLeaderOrFollower},
 	{engine.ErrDirOffline, codeKafkaStorageError},
+	{engine.ErrMoving, codeKafkaStorageError},
+	{engine.ErrUnknownLogDir, codeLogDirNotFound},
 	{errTimedOut, codeRequestTimedOut},
 
 	{group.ErrUnknownMemberID, codeUnknownMemberID},

@@ -147,7 +147,26 @@ func randomCommand(r *rand.Rand, img *Image) Command {
 	for range r.IntN(3) {
 		configs[fmt.Sprint("k", r.IntN(3))] = fmt.Sprint(r.IntN(100))
 	}
-	switch r.IntN(8) {
+	switch r.IntN(9) {
+	case 8:
+		var c AssignDirs
+		for range 1 + r.IntN(3) {
+			t := pick()
+			if len(t.Partitions) == 0 {
+				continue
+			}
+			i := r.Int32N(int32(len(t.Partitions)))
+			p := t.Partitions[i]
+			dir, future := DirID{1}, DirID{byte(r.IntN(4))}
+			if known := p.Dir(1); known != (DirID{}) {
+				dir = known
+			}
+			if was := p.Future(1); was != (DirID{}) && r.IntN(2) == 0 {
+				dir, future = was, DirID{}
+			}
+			c.Replicas = append(c.Replicas, ReplicaDir{Topic: t.ID, Partition: i, Broker: 1, Dir: dir, Future: future})
+		}
+		return c
 	case 0, 1, 2:
 		var c CreateTopics
 		for range 1 + r.IntN(3) {

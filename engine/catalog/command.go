@@ -22,7 +22,7 @@ const (
 	kindAlterConfigs
 	kindAllocateProducerIDs
 	kindRegisterBroker
-	kindAssignDir
+	kindAssignDirs
 )
 
 // SetCluster gives a new cluster its identity.
@@ -75,12 +75,20 @@ type AllocateProducerIDs struct {
 // RegisterBroker makes a broker and its listeners known.
 type RegisterBroker struct{ Broker Broker }
 
-// AssignDir says in which log directory a broker keeps its replica from now on.
-type AssignDir struct {
+// AssignDirs says in which log directories brokers keep their replicas, and where to
+// they are being moved.
+type AssignDirs struct{ Replicas []ReplicaDir }
+
+// ReplicaDir begins, ends or gives up the move of one replica. Dir is where it lies, or,
+// to end a move, where it was being moved to: any other is refused with ErrConflict,
+// unless nothing was known so far.
+type ReplicaDir struct {
 	Topic     TopicID
 	Partition int32
 	Broker    int32
 	Dir       DirID
+	Future    DirID // where it is being moved to from now on; zero: nowhere
+	Expect    DirID // unless zero: where it must be being moved to until now; else ErrConflict
 }
 
 func (SetCluster) kind() commandKind          { return kindSetCluster }
@@ -90,7 +98,7 @@ func (CreatePartitions) kind() commandKind    { return kindCreatePartitions }
 func (AlterConfigs) kind() commandKind        { return kindAlterConfigs }
 func (AllocateProducerIDs) kind() commandKind { return kindAllocateProducerIDs }
 func (RegisterBroker) kind() commandKind      { return kindRegisterBroker }
-func (AssignDir) kind() commandKind           { return kindAssignDir }
+func (AssignDirs) kind() commandKind          { return kindAssignDirs }
 
 // Result is what became of a command.
 type Result struct {
@@ -101,10 +109,11 @@ type Result struct {
 
 // Event is one thing that a command changed.
 type Event struct {
-	Kind  EventKind
-	Topic TopicID      // of the topic events
-	Type  ResourceType // of ConfigsChanged, and with it
-	Name  string       // the resource's name; for the topic events the topic's name
+	Kind      EventKind
+	Topic     TopicID      // of the topic events
+	Type      ResourceType // of ConfigsChanged, and with it
+	Name      string       // the resource's name; for the topic events the topic's name
+	Partition int32        // of DirAssigned
 }
 
 // EventKind says what was changed.
@@ -144,8 +153,9 @@ func Apply(img *Image, cmd Command) (Result, error) {
 		res.Errors = []error{d.allocateProducerIDs(c)}
 	case RegisterBroker:
 		res.Errors = []error{d.registerBroker(c)}
-	case AssignDir:
-		res.Errors = []error{d.assignDir(c)}
+	case AssignDirs:
+		owned := map[TopicID]*Topic{}
+		res.Errors = each(c.Replicas, func(r ReplicaDir) error { return d.assignDir(owned, r) })
 	default:
 		return Result{Image: img}, fmt.Errorf("%w: %T", ErrUnknownCommand, cmd)
 	}
@@ -265,30 +275,46 @@ func (d *draft) registerBroker(c RegisterBroker) error {
 	return nil
 }
 
-func (d *draft) assignDir(c AssignDir) error {
+// assignDir keeps in owned the topics that this command has copied already.
+func (d *draft) assignDir(owned map[TopicID]*Topic, c ReplicaDir) error {
 	t := d.TopicByID(c.Topic)
 	if t == nil || c.Partition < 0 || int(c.Partition) >= len(t.Partitions) {
 		return ErrUnknownTopic
 	}
-	at := slices.Index(t.Partitions[c.Partition].Replicas, c.Broker)
-	if at < 0 {
+	p := &t.Partitions[c.Partition]
+	at := slices.Index(p.Replicas, c.Broker)
+	if at < 0 || c.Dir == (DirID{}) || c.Dir == c.Future {
 		return ErrInvalid
 	}
-	if t.Partitions[c.Partition].Dir(c.Broker) == c.Dir {
+	dir, future := p.Dir(c.Broker), p.Future(c.Broker)
+	switch {
+	case c.Expect != (DirID{}) && c.Expect != future, dir != (DirID{}) && c.Dir != dir && c.Dir != future:
+		return ErrConflict
+	case c.Dir == dir && c.Future == future:
 		return nil
 	}
-	changed := *t
-	changed.Partitions = slices.Clone(t.Partitions)
-	p := &changed.Partitions[c.Partition]
-	dirs := make([]DirID, len(p.Replicas))
-	copy(dirs, p.Dirs)
-	dirs[at] = c.Dir
-	p.Dirs = dirs
+	if owned[c.Topic] == nil {
+		changed := *t
+		changed.Partitions, changed.Version = slices.Clone(t.Partitions), d.version
+		owned[c.Topic] = &changed
+		d.put(&changed)
+		p = &changed.Partitions[c.Partition]
+	}
+	p.Dirs, p.Futures = withDir(p.Dirs, len(p.Replicas), at, c.Dir), withDir(p.Futures, len(p.Replicas), at, c.Future)
 	p.PartitionEpoch++
-	changed.Version = d.version
-	d.put(&changed)
-	d.note(Event{Kind: DirAssigned, Topic: t.ID, Name: t.Name})
+	d.note(Event{Kind: DirAssigned, Topic: t.ID, Name: t.Name, Partition: c.Partition})
 	return nil
+}
+
+// withDir is a copy of dirs, one for each replica, with one of them changed; nil when all are zero.
+func withDir(dirs []DirID, replicas, at int, id DirID) []DirID {
+	changed := make([]DirID, replicas)
+	copy(changed, dirs)
+	changed[at] = id
+	if !slices.ContainsFunc(changed, func(id DirID) bool { return id != DirID{} }) {
+		return nil
+	}
+	return changed
 }
 
 func clonePartitions(ps []Partition) []Partition {
@@ -297,6 +323,7 @@ func clonePartitions(ps []Partition) []Partition {
 		out[i].Replicas = slices.Clone(out[i].Replicas)
 		out[i].ISR = slices.Clone(out[i].ISR)
 		out[i].Dirs = slices.Clone(out[i].Dirs)
+		out[i].Futures = slices.Clone(out[i].Futures)
 	}
 	return out
 }
@@ -336,8 +363,8 @@ func DecodeCommand(b []byte) (Command, error) {
 		return decodeAs[AllocateProducerIDs](b[2:])
 	case kindRegisterBroker:
 		return decodeAs[RegisterBroker](b[2:])
-	case kindAssignDir:
-		return decodeAs[AssignDir](b[2:])
+	case kindAssignDirs:
+		return decodeAs[AssignDirs](b[2:])
 	}
 	return nil, fmt.Errorf("%w: kind %d", ErrUnknownCommand, b[1])
 }

@@ -9,6 +9,7 @@ package catalog
 //	"t" topic id(16)                     {"n":name,"p":number of partitions,"c":{configs},"v":version}
 //	"p" topic id(16) chunk(4)            [[leader,leader epoch,partition epoch,[replicas],[isr]]…];
 //	                                     since version 2 perhaps a sixth field: [log directory of each replica]
+//	                                     and a seventh: [the one that each is being moved to, or zero]
 //	"c" resource type(1) resource name   {"c":{configs},"v":version}
 //
 // Numbers in keys are big endian. A chunk holds up to chunkPartitions partitions
@@ -80,21 +81,24 @@ type partitionValue struct{ Partition }
 // MarshalJSON writes the array.
 func (p partitionValue) MarshalJSON() ([]byte, error) {
 	fields := []any{p.Leader, p.LeaderEpoch, p.PartitionEpoch, p.Replicas, p.ISR}
-	if len(p.Dirs) > 0 {
+	if len(p.Dirs) > 0 || len(p.Futures) > 0 {
 		fields = append(fields, p.Dirs)
+	}
+	if len(p.Futures) > 0 {
+		fields = append(fields, p.Futures)
 	}
 	return json.Marshal(fields)
 }
 
 // UnmarshalJSON reads the array.
 func (p *partitionValue) UnmarshalJSON(b []byte) error {
-	fields := []any{&p.Leader, &p.LeaderEpoch, &p.PartitionEpoch, &p.Replicas, &p.ISR, &p.Dirs}
+	fields := []any{&p.Leader, &p.LeaderEpoch, &p.PartitionEpoch, &p.Replicas, &p.ISR, &p.Dirs, &p.Futures}
 	var raw []json.RawMessage
 	if err := json.Unmarshal(b, &raw); err != nil {
 		return err
 	}
 	if len(raw) < 5 || len(raw) > len(fields) {
-		return fmt.Errorf("a partition of %d fields, expected 5 or %d", len(raw), len(fields))
+		return fmt.Errorf("a partition of %d fields, expected 5 to %d", len(raw), len(fields))
 	}
 	for i, field := range fields[:len(raw)] {
 		if err := json.Unmarshal(raw[i], field); err != nil {
@@ -274,5 +278,6 @@ func chunkOf(ps []Partition, n int) []Partition {
 
 func equalPartitions(a, b Partition) bool {
 	return a.Leader == b.Leader && a.LeaderEpoch == b.LeaderEpoch && a.PartitionEpoch == b.PartitionEpoch &&
-		slices.Equal(a.Replicas, b.Replicas) && slices.Equal(a.ISR, b.ISR) && slices.Equal(a.Dirs, b.Dirs)
+		slices.Equal(a.Replicas, b.Replicas) && slices.Equal(a.ISR, b.ISR) && slices.Equal(a.Dirs, b.Dirs) &&
+		slices.Equal(a.Futures, b.Futures)
 }

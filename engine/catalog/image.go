@@ -46,14 +46,21 @@ type Partition struct {
 	Replicas       []int32
 	ISR            []int32
 	Dirs           []DirID `json:",omitempty"` // of each replica (KIP-858); nil when none was chosen
+	Futures        []DirID `json:",omitempty"` // where each replica is being moved to; nil when none is
 }
 
 // Dir is the log directory in which a broker keeps its replica, the zero value when
 // none was chosen.
-func (p *Partition) Dir(broker int32) DirID {
+func (p *Partition) Dir(broker int32) DirID { return p.dirOf(p.Dirs, broker) }
+
+// Future is the log directory that a broker's replica is being moved to, the zero value
+// when it stays where it is.
+func (p *Partition) Future(broker int32) DirID { return p.dirOf(p.Futures, broker) }
+
+func (p *Partition) dirOf(dirs []DirID, broker int32) DirID {
 	for i, id := range p.Replicas {
-		if id == broker && i < len(p.Dirs) {
-			return p.Dirs[i]
+		if id == broker && i < len(dirs) {
+			return dirs[i]
 		}
 	}
 	return DirID{}

@@ -223,7 +223,14 @@ func (w *writer) gather(old, img *Image) error {
 	if err := w.set(keyState, encodeState(img)); err != nil {
 		return err
 	}
+	moved := map[TopicID]bool{} // a command may change many partitions of one
 	for _, e := range img.events {
+		if e.Kind == DirAssigned {
+			if moved[e.Topic] {
+				continue
+			}
+			moved[e.Topic] = true
+		}
 		if err := w.event(old, img, e); err != nil {
 			return err
 		}
