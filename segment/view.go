@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 
 	"github.com/millrace/millrace/segment/batch"
 )
@@ -37,6 +36,13 @@ func (v *View) Release() {
 	clear(v.bufs)
 	clear(v.Pieces)
 	v.Pieces, v.Records, v.chunks, v.bufs = v.Pieces[:0], 0, v.chunks[:0], v.bufs[:0]
+}
+
+// backTo takes out what was added after before was noted, a copy of v.
+func (v *View) backTo(before View) {
+	added := View{chunks: v.chunks[len(before.chunks):], bufs: v.bufs[len(before.bufs):]}
+	added.Release()
+	*v = View{Pieces: v.Pieces[:len(before.Pieces)], Records: before.Records, chunks: v.chunks[:len(before.chunks)], bufs: v.bufs[:len(before.bufs)]}
 }
 
 // mostHeld is about how many times its bytes a view holds of memory at most: what is
@@ -94,11 +100,13 @@ func (l *Log) View(v *View, from, limit int64, maxBytes int, oneAtLeast bool) (i
 		if from >= want.limit || maxBytes <= 0 && !oneAtLeast {
 			return 0, nil
 		}
+		before := *v
 		n, err := l.viewSegments(v, want)
-		if err == nil || !errors.Is(err, os.ErrNotExist) || from >= l.LogStartOffset() {
+		if from >= l.LogStartOffset() {
 			return n, err
 		}
-		// The segment was deleted meanwhile: the log start offset has moved.
+		// What was asked for was deleted meanwhile: what was found may lie behind it.
+		v.backTo(before)
 	}
 }
 
