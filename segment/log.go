@@ -179,6 +179,7 @@ type writer struct {
 	epochs    int           // entries of the leader epoch checkpoint on the disk
 	spare     []*Append
 
+	stamped   bool      // has a part in the round that is under way
 	dirty     bool      // in committer.dirty
 	flushing  bool      // a flush under way writes to the active segment
 	flushAt   time.Time // when the next flush is to take it

@@ -31,6 +31,7 @@ type part struct {
 	records int64
 	indexed bool
 	route   route
+	started bool // a writer has it already
 	write   fileWrite
 	failure error
 
