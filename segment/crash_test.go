@@ -219,7 +219,7 @@ func firstAt(values map[int64]string, ask int) int64 {
 // then and nothing that was not sent: with all that was written (a killed
 // process), with nothing unsynced and with some of it (a power cut).
 func TestCrashAtEveryOperation(t *testing.T) {
-	seeds, steps := uint64(2), 60
+	seeds, steps := uint64(2), 40
 	if testing.Short() {
 		seeds = 1
 	}
@@ -242,7 +242,7 @@ func TestCrashAtEveryOperation(t *testing.T) {
 func TestCrashDuringRecovery(t *testing.T) {
 	h := runWorkload(t, 11, 60)
 	all := h.fs.Ops()
-	for n := all / 2; n <= all; n += 7 {
+	for n := all / 2; n <= all; n += 11 {
 		first := h.fs.Replay(n).Crash(uint64(n), 0.5)
 		first.Record()
 		if d, err := tryOpenDir(first); err != nil {
