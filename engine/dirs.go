@@ -104,11 +104,14 @@ func (e *Engine) findCatalog() error {
 		if d.fault != nil {
 			continue
 		}
-		if _, err := e.options.FS.Stat(filepath.Join(d.path, metaFile)); err == nil {
+		_, whose := e.options.FS.Stat(filepath.Join(d.path, metaFile))
+		if whose == nil {
 			used = i
 		}
 		_, err := e.options.FS.Stat(filepath.Join(d.path, catalogFolder))
 		switch {
+		case whose != nil && !errors.Is(whose, os.ErrNotExist):
+			d.fail(whose)
 		case errors.Is(err, os.ErrNotExist):
 		case err != nil:
 			d.fail(err)
@@ -121,9 +124,14 @@ func (e *Engine) findCatalog() error {
 	if found < 0 && used >= 0 {
 		return fmt.Errorf("%w: the directory with the catalogue is not among log.dirs, or cannot be read; %s belongs to it", ErrIdentity, e.dirs[used].path)
 	}
-	found = max(found, 0)
-	if err := e.dirs[found].fault; err != nil {
-		return fmt.Errorf("data directory: %w", err)
+	if found < 0 {
+		// Perhaps it lies in one that cannot be read: nobody begins another one beside it.
+		for _, d := range e.dirs {
+			if d.fault != nil {
+				return fmt.Errorf("data directory: %w", d.fault)
+			}
+		}
+		found = 0
 	}
 	first := e.dirs[found]
 	e.dirs = slices.Insert(slices.Delete(e.dirs, found, found+1), 0, first)

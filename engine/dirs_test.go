@@ -246,6 +246,26 @@ func TestLogDirsOfOthersAreRefused(t *testing.T) {
 	}
 }
 
+// While one directory cannot be read no other becomes the one with the catalogue: it may lie there.
+func TestNoCatalogueIsBegunBesideADirThatFails(t *testing.T) {
+	a, b, _ := twoDirs(t)
+	e := mustOpen(t, vfs.OS(), a)
+	id := spread(t, e, "orders", 1)
+	closeNow(t, e)
+	for _, op := range []vfs.Op{vfs.OpLock, vfs.OpStat} {
+		faulty := vfs.NewFaulty(vfs.OS())
+		faulty.Inject(vfs.Fault{Op: op, Path: filepath.Join(a, "*"), Err: syscall.EIO})
+		if _, err := openOn(t, faulty, b+","+a); !errors.Is(err, syscall.EIO) {
+			t.Errorf("%v fails: %v", op, err)
+		}
+		if _, err := os.Stat(filepath.Join(b, metaFile)); err == nil {
+			t.Errorf("%v fails: the other directory was given an identity", op)
+		}
+	}
+	e = mustOpen(t, vfs.OS(), b+","+a)
+	holds(t, partitionOf(e, id, 0), "record of 0")
+}
+
 // The planner fills up what has fewer.
 func TestChooseDirs(t *testing.T) {
 	_, _, both := twoDirs(t)
