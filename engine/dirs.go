@@ -45,6 +45,35 @@ func (d *logDir) err() error {
 	return d.dir.Err()
 }
 
+// logDirs are those of a node.
+type logDirs []*logDir
+
+// byID finds the directory with an id, nil when none of those that could be read has it.
+func (all logDirs) byID(id catalog.DirID) *logDir {
+	return all.find(func(d *logDir) bool { return d.meta.DirID == id })
+}
+
+// byPath finds the directory with a path, nil when log.dirs does not name it.
+func (all logDirs) byPath(path string) *logDir {
+	return all.find(func(d *logDir) bool { return d.path == path })
+}
+
+func (all logDirs) find(is func(*logDir) bool) *logDir {
+	if i := slices.IndexFunc(all, is); i >= 0 {
+		return all[i]
+	}
+	return nil
+}
+
+// space is what the directory's file system has free, and how large it is; -1 is not known.
+func (d *logDir) space() (free, total int64) {
+	f, t, err := d.dir.Space()
+	if err != nil {
+		return -1, -1
+	}
+	return int64(min(f, math.MaxInt64)), int64(min(t, math.MaxInt64))
+}
+
 // lockDirs locks the directories and finds out whose they are. The first of e.dirs
 // afterwards is the one with the catalogue, which nothing works without.
 func (e *Engine) lockDirs() error {
@@ -172,7 +201,7 @@ func (e *Engine) sayOffline() {
 
 // placement tells where the logs of partitions are to lie.
 type placement struct {
-	dirs  []*logDir
+	dirs  logDirs
 	found map[placeKey]*logDir
 }
 
@@ -215,7 +244,7 @@ func (e *Engine) look(image *catalog.Image) (placement, error) {
 // clearCopy removes a copy that a move has not finished, which is begun anew; but not
 // while what it was copied from cannot be read.
 func (e *Engine) clearCopy(d *logDir, id segment.LogID, own catalog.DirID) error {
-	if e.dirByID(own) == nil {
+	if e.usable(own) == nil {
 		e.log.Warn("an unfinished copy is kept, since the log directory that the partition lies in is offline", "partition", id.String(), "dir", d.path)
 		return nil
 	}
@@ -228,7 +257,7 @@ func (e *Engine) clearMoved(d *logDir, id segment.LogID, own catalog.DirID) erro
 	if err != nil {
 		return err
 	}
-	there := e.dirByID(own)
+	there := e.usable(own)
 	if there == nil {
 		return e.setAside(d, id, "the partition was moved to a log directory that is offline")
 	}
@@ -280,11 +309,10 @@ func (at placement) of(topic *catalog.Topic, index, node int32) (*logDir, error)
 		}
 		return d, nil
 	}
-	known := slices.IndexFunc(at.dirs, func(d *logDir) bool { return d.meta.DirID == id })
-	if known < 0 {
+	if d = at.dirs.byID(id); d == nil {
 		return nil, fmt.Errorf("%w: %s-%d lies in the log directory with the id %s, which is not among log.dirs or cannot be read", ErrDirOffline, topic.Name, index, id)
 	}
-	if d = at.dirs[known]; d.dir == nil {
+	if d.dir == nil {
 		return nil, d.fault
 	}
 	return d, nil
@@ -334,9 +362,7 @@ func (e *Engine) LogDirs() []LogDir {
 	for _, d := range e.dirs {
 		told := LogDir{Path: d.path, TotalBytes: -1, FreeBytes: -1, Err: d.err()}
 		if told.Err == nil { // otherwise its disk may not answer
-			if free, total, err := d.dir.Space(); err == nil {
-				told.FreeBytes, told.TotalBytes = int64(min(free, math.MaxInt64)), int64(min(total, math.MaxInt64))
-			}
+			told.FreeBytes, told.TotalBytes = d.space()
 		}
 		all = append(all, told)
 	}
@@ -357,12 +383,8 @@ func (d *logDir) stats(ctx context.Context) DirStats {
 	answered := make(chan answer, 1)
 	go func() { // ends with the system call
 		defer d.spaceAsked.Store(false)
-		free, total, err := d.dir.Space()
-		if err != nil {
-			answered <- answer{-1, -1}
-			return
-		}
-		answered <- answer{int64(min(free, math.MaxInt64)), int64(min(total, math.MaxInt64))}
+		free, total := d.space()
+		answered <- answer{free, total}
 	}()
 	select {
 	case a := <-answered:

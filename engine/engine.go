@@ -38,7 +38,7 @@ type Options struct {
 type Engine struct {
 	options Options
 	log     *slog.Logger
-	dirs    []*logDir // the first has the catalogue
+	dirs    logDirs // the first has the catalogue
 	catalog *catalog.Catalog
 	groups  *coordinator.Coordinator
 	disk    *catalogDisk
@@ -277,8 +277,8 @@ func (e *Engine) Partition(id catalog.TopicID, index int32) (*Partition, error) 
 
 // Offline tells whether a partition cannot be served since its log directory cannot be used.
 func (e *Engine) Offline(id catalog.TopicID, index int32) bool {
-	all := e.partitionsOf(id)
-	return index >= 0 && int(index) < len(all) && all[index].offline != nil
+	_, err := e.Partition(id, index)
+	return errors.Is(err, ErrDirOffline)
 }
 
 func (e *Engine) partitionsOf(id catalog.TopicID) []*Partition {

@@ -35,23 +35,16 @@ var ErrUnknownLogDir = errors.New("engine: unknown log directory")
 // ErrUnknownLogDir when there is none, ErrDirOffline and errors of segment when it takes
 // no appends. It does not block.
 func (e *Engine) CheckLogDir(path string) error {
-	if d := e.dirOf(path); d != nil {
+	if d := e.dirs.byPath(path); d != nil {
 		return d.err()
 	}
 	return fmt.Errorf("%w: %s", ErrUnknownLogDir, path)
 }
 
-func (e *Engine) dirOf(path string) *logDir {
-	if i := slices.IndexFunc(e.dirs, func(d *logDir) bool { return d.path == path }); i >= 0 {
-		return e.dirs[i]
-	}
-	return nil
-}
-
-// dirByID finds the directory with an id; nil when it is not among log.dirs or cannot be read.
-func (e *Engine) dirByID(id catalog.DirID) *logDir {
-	if i := slices.IndexFunc(e.dirs, func(d *logDir) bool { return d.dir != nil && d.meta.DirID == id }); i >= 0 {
-		return e.dirs[i]
+// usable finds the directory with an id, nil when it is not among log.dirs or could not be opened.
+func (e *Engine) usable(id catalog.DirID) *logDir {
+	if d := e.dirs.byID(id); d != nil && d.dir != nil {
+		return d
 	}
 	return nil
 }
@@ -89,7 +82,7 @@ func (e *Engine) beginMoves(ctx context.Context, moves []Move, open []int, errs 
 		if errs[i] = e.CheckLogDir(moves[i].Dir); errs[i] != nil {
 			continue
 		}
-		p, to := moves[i].Partition, e.dirOf(moves[i].Dir)
+		p, to := moves[i].Partition, e.dirs.byPath(moves[i].Dir)
 		topic := image.TopicByID(p.topicID)
 		if topic == nil || p.Gone() {
 			errs[i] = ErrUnknownPartition
@@ -141,7 +134,7 @@ func (e *Engine) Moving(topic *catalog.Topic, index int32) (Moving, bool) {
 	if id == (catalog.DirID{}) {
 		return Moving{}, false
 	}
-	d := e.dirByID(id)
+	d := e.usable(id)
 	p, err := e.Partition(topic.ID, index)
 	if d == nil || err != nil || p.at.Load().dir == d {
 		return Moving{}, false
@@ -396,10 +389,8 @@ func mayPass(err error) bool {
 }
 
 func (e *Engine) pathOf(id catalog.DirID) string {
-	for _, d := range e.dirs {
-		if d.fault == nil && d.meta.DirID == id {
-			return d.path
-		}
+	if d := e.dirs.byID(id); d != nil && d.fault == nil {
+		return d.path
 	}
 	return id.String()
 }

@@ -25,7 +25,7 @@ var errOvertaken = errors.New("engine: records were deleted faster than they wer
 // attempt moves p to another directory. When it fails, p goes on where it is, and nothing
 // is left of the copy.
 func (m *mover) attempt(ctx context.Context, p *Partition, to catalog.DirID) error {
-	at, d := p.at.Load(), m.e.dirByID(to)
+	at, d := p.at.Load(), m.e.usable(to)
 	switch {
 	case d == nil:
 		return ErrDirOffline

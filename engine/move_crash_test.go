@@ -35,9 +35,7 @@ func TestCloseDuringAMove(t *testing.T) {
 	e = mustOpen(t, vfs.OS(), a+","+b)
 	p = partitionOf(e, p.topicID, 0)
 	moved(t, e, p, b)
-	if got := all(t, p); len(got) != 41 {
-		t.Errorf("%d records", len(got))
-	}
+	holdsAll(t, p, 41)
 }
 
 // A kill, or a power cut, at any operation of moves: the records are whole in one place, and the move goes on.

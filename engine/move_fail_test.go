@@ -58,14 +58,10 @@ func TestMoveIsCancelled(t *testing.T) {
 	if _, moving := e.Moving(e.Image().Topic("orders"), 0); moving {
 		t.Error("still moving")
 	}
-	if got := all(t, p); len(got) != 41 {
-		t.Errorf("%d records", len(got))
-	}
+	holdsAll(t, p, 41)
 	begins(t, e, p, b)
 	moved(t, e, p, b)
-	if got := all(t, p); len(got) != 41 {
-		t.Errorf("%d records", len(got))
-	}
+	holdsAll(t, p, 41)
 }
 
 // A topic that is deleted while a partition of it is being moved leaves nothing in either directory.
@@ -106,9 +102,7 @@ func TestMoveToAFailingDirectory(t *testing.T) {
 	if r := <-send(p, idempotent(t, 5, 40, "after")); r.Err != nil {
 		t.Error(r.Err)
 	}
-	if got := all(t, p); len(got) != 41 {
-		t.Errorf("%d records", len(got))
-	}
+	holdsAll(t, p, 41)
 	if errs := e.MoveReplicas(context.Background(), []Move{{p, b}}); !errors.Is(errs[0], segment.ErrFenced) {
 		t.Errorf("again: %v", errs[0])
 	}
@@ -145,9 +139,7 @@ func TestMoveToAFullDirectory(t *testing.T) {
 	faulty.Heal()
 	release()
 	moved(t, e, p, b)
-	if got := all(t, p); len(got) != 40 {
-		t.Errorf("%d records", len(got))
-	}
+	holdsAll(t, p, 40)
 }
 
 // atTheEnd is slowly, at the last file operation before the catalogue is told.
@@ -193,9 +185,7 @@ func TestMoveWhileTheCatalogueStalls(t *testing.T) {
 			}
 		}
 		moved(t, e, p, where)
-		if got := all(t, p); len(got) != 41 {
-			t.Errorf("%d records", len(got))
-		}
+		holdsAll(t, p, 41)
 		closeNow(t, e)
 		e = mustOpen(t, vfs.OS(), a+","+b)
 		if got := all(t, partitionOf(e, p.topicID, 0)); len(got) != 41 {
@@ -217,9 +207,7 @@ func TestMoveWhenTheCatalogueFails(t *testing.T) {
 	if r := <-done; !errors.Is(r.Err, segment.ErrQueueFull) {
 		t.Errorf("an append: %+v", r)
 	}
-	if got := all(t, p); len(got) != 40 {
-		t.Errorf("%d records", len(got))
-	}
+	holdsAll(t, p, 40)
 	e.Close(context.Background())
 	e = mustOpen(t, vfs.OS(), a+","+b)
 	p = partitionOf(e, p.topicID, 0)
@@ -262,9 +250,7 @@ func TestMoveToADirectoryThatStalls(t *testing.T) {
 	faulty.Heal()
 	release()
 	moved(t, e, p, b)
-	if got := all(t, p); len(got) != 41 {
-		t.Errorf("%d records", len(got))
-	}
+	holdsAll(t, p, 41)
 }
 
 // Records that are deleted while they are copied are in nobody's way, even when they go faster than they are copied.

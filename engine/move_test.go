@@ -35,6 +35,14 @@ func eventually(t *testing.T, what string, is func() bool) {
 	}
 }
 
+// holdsAll checks how many records a partition has.
+func holdsAll(t *testing.T, p *Partition, records int) {
+	t.Helper()
+	if got := all(t, p); len(got) != records {
+		t.Errorf("%d records, want %d", len(got), records)
+	}
+}
+
 // moved waits until a partition lies in dir, and nothing of it anywhere else.
 func moved(t *testing.T, e *Engine, p *Partition, dir string) {
 	t.Helper()
@@ -283,7 +291,7 @@ func TestMoveCarriesEverything(t *testing.T) {
 		}
 	}
 	check("after the move", e)
-	if n := [2]int32{e.dirOf(a).placed.Load(), e.dirOf(b).placed.Load()}; n != [2]int32{0, 1} {
+	if n := [2]int32{e.dirs.byPath(a).placed.Load(), e.dirs.byPath(b).placed.Load()}; n != [2]int32{0, 1} {
 		t.Errorf("partitions in the directories: %v", n)
 	}
 	closeNow(t, e)

@@ -140,17 +140,10 @@ func (p *Partition) CheckLeaderEpoch(epoch int32) error {
 // appended. ErrOffsetOutOfRange below the log start offset or above the high
 // watermark; a *segment.CorruptError for damaged records. Blocks on the disk.
 func (p *Partition) Read(dst []byte, from int64, maxBytes int, oneAtLeast bool) ([]byte, error) {
-	end := p.HighWatermark()
-	if from > end {
-		return dst, fmt.Errorf("%w: %d, high watermark is %d", ErrOffsetOutOfRange, from, end)
-	}
-	for {
-		at := p.at.Load()
-		read, err := at.log.Read(dst, from, end, maxBytes, oneAtLeast)
-		if p.at.Load() == at || err == nil && len(read) > len(dst) {
-			return read, p.explain(err)
-		}
-	}
+	var v segment.View
+	defer v.Release()
+	_, err := p.View(&v, from, maxBytes, oneAtLeast)
+	return v.AppendTo(dst), err
 }
 
 // View is Read without a copy: the batches are added to v, see [segment.View], and it

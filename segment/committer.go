@@ -212,18 +212,19 @@ func (c *committer) count(p *part) {
 	}
 }
 
-// sealActive brings all of the active segment of l into its file, without padding.
+// sealActive brings all of the active segment of l into its file, without padding; durably,
+// unless the caller syncs what many logs have written at once.
 // Committer only, or after it has ended.
-func (c *committer) sealActive(l *Log) error {
+func (c *committer) sealActive(l *Log, durably bool) error {
 	s := l.active()
 	if s == nil || s.size.Load() == 0 {
 		return nil
 	}
 	c.awaitFlush()
-	w := fileWrite{sync: true, trim: true}
+	w := fileWrite{sync: durably, trim: true}
 	w.prepare(c, l, s, s.size.Load())
 	defer w.done()
-	if w.run(); w.err == nil && !l.named.Load() {
+	if w.run(); w.err == nil && durably && !l.named.Load() {
 		w.err = c.dir.syncTopics()
 		l.named.Store(w.err == nil)
 	}

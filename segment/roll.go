@@ -40,7 +40,7 @@ func (l *Log) leave() error {
 	if err := l.dir.fenced(); err != nil {
 		return err
 	}
-	if err := l.dir.committer.sealActive(l); err != nil {
+	if err := l.dir.committer.sealActive(l, true); err != nil {
 		return err
 	}
 	if err := l.roll(); err != nil {
@@ -101,8 +101,9 @@ func (l *Log) aged(s *segmentFile, timestamp int64) bool {
 }
 
 // writeDerived writes down what could be derived from the log again: the indexes
-// of the active segment, the producers as of now, the leader epochs; the last with
-// replace, since they may be read after a crash in the middle of it. Committer only.
+// of the active segment, the producers as of now, the leader epochs. A crash
+// in the middle of write leaves anything, which the next start finds out; replace is to keep it from having to
+// read the epochs from the records. Committer only.
 func (l *Log) writeDerived(write, replace func(fs vfs.FS, name string, data []byte) error) error {
 	fs, s := l.dir.fs, l.active()
 	if s == nil {
@@ -137,20 +138,11 @@ func (l *Log) unclean() bool {
 // last clean close. Unless each is to be durable by itself, its caller makes all
 // logs durable with one sync. It runs when the committer has ended.
 func (l *Log) close(each bool) error {
-	if each {
-		if err := l.dir.committer.sealActive(l); err != nil {
-			return err
-		}
-		return l.writeDerived(overwrite, vfs.WriteFileAtomic)
+	if err := l.dir.committer.sealActive(l, each); err != nil {
+		return err
 	}
-	if s := l.active(); s != nil && s.size.Load() > 0 {
-		w := fileWrite{trim: true}
-		w.prepare(&l.dir.committer, l, s, s.size.Load())
-		defer w.done()
-		if w.run(); w.err != nil {
-			return w.err
-		}
-		w.apply()
+	if each {
+		return l.writeDerived(overwrite, vfs.WriteFileAtomic)
 	}
 	return l.writeDerived(putFile, putFile)
 }

@@ -38,6 +38,14 @@ func (v *View) Release() {
 	v.Pieces, v.Records, v.chunks, v.bufs = v.Pieces[:0], 0, v.chunks[:0], v.bufs[:0]
 }
 
+// AppendTo appends a copy of the batches to dst.
+func (v *View) AppendTo(dst []byte) []byte {
+	for _, p := range v.Pieces {
+		dst = append(dst, p...)
+	}
+	return dst
+}
+
 // backTo takes out what was added after before was noted, a copy of v.
 func (v *View) backTo(before View) {
 	added := View{chunks: v.chunks[len(before.chunks):], bufs: v.bufs[len(before.bufs):]}
@@ -115,10 +123,7 @@ func (l *Log) Read(dst []byte, from, limit int64, maxBytes int, oneAtLeast bool)
 	var v View
 	defer v.Release()
 	_, err := l.View(&v, from, limit, maxBytes, oneAtLeast)
-	for _, p := range v.Pieces {
-		dst = append(dst, p...)
-	}
-	return dst, err
+	return v.AppendTo(dst), err
 }
 
 func (l *Log) viewSegments(v *View, want appetite) (int, error) {

@@ -42,6 +42,12 @@ func TestParseBrokerDefaults(t *testing.T) {
 			}
 		}
 	}
+	for i := range groupKeys { // DescribeGroup reads them without a look at the error
+		k := &groupKeys[i]
+		if v, err := k.parse(k.Default); err != nil || format(v) != k.Default {
+			t.Errorf("group key %s: default %q reads as %q, %v", k.Name, k.Default, format(v), err)
+		}
+	}
 }
 
 func TestParseBrokerRefuses(t *testing.T) {
