@@ -393,6 +393,9 @@ func (c *committer) finish(p *part) {
 	if p.log.w.copied && p.segment != nil {
 		c.thin(p.segment)
 	}
+	if p.route == straight && p.failure == nil {
+		c.checkpoint(p.log)
+	}
 	for i, a := range p.waiting {
 		p.waiting[i] = nil
 		p.log.discharge(a)

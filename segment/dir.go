@@ -60,6 +60,9 @@ type DirOptions struct {
 	// RetentionInterval is how often to look for segments that retention no longer keeps, for the
 	// first time after RetentionDelay. 0: never.
 	RetentionInterval, RetentionDelay time.Duration
+	// CheckpointBytes is how much of a log is written between two checkpoints of it, so how much an open
+	// reads of each after a crash; less when there are many logs. Default 64 MiB.
+	CheckpointBytes int64
 	// SyncEach is up to how many logs are synced one by one at a clean close. The one sync for
 	// more of them waits for what others have written to the file system, too. Default 32.
 	SyncEach int
@@ -91,6 +94,9 @@ func (o *DirOptions) setDefaults() {
 	}
 	if o.Stalled == nil {
 		o.Stalled = func() {}
+	}
+	if o.CheckpointBytes == 0 {
+		o.CheckpointBytes = 64 << 20
 	}
 	if o.SyncEach == 0 {
 		o.SyncEach = 32

@@ -157,6 +157,7 @@ func (c *committer) endFlush() {
 			w.apply()
 			l.w.unflushed = 0
 			l.named.Store(true)
+			c.checkpoint(l)
 		} else if !l.w.dirty {
 			// A full disk, mostly: the journal keeps it, and the next flush tries again.
 			l.w.dirty, l.w.flushAt = true, time.Time{}

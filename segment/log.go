@@ -157,6 +157,7 @@ type Log struct {
 	retention retention
 
 	named       atomic.Bool  // the folder's name is durable
+	saving      atomic.Bool  // a checkpoint is on its way to the disk
 	corruptSaid atomic.Int64 // unix seconds of the last log line about damage
 
 	mu      sync.Mutex // guards the fields below and swaps of segments; never held across a file operation
@@ -186,8 +187,9 @@ type writer struct {
 	unflushed int64     // records acknowledged before their sync
 	journaled uint64    // the latest generation of the journal that has something of the log
 	deleted   bool
-	copied    bool  // it is being filled with what lies elsewhere
-	known     int64 // bytes of the active segment that recovery knows to have been acknowledged
+	copied    bool        // it is being filled with what lies elsewhere
+	known     int64       // bytes of the active segment that recovery knows to have been acknowledged
+	resumed   *checkpoint // what recovery goes on from
 }
 
 func newLog(dir *Dir, id LogID, cfg LogConfig) *Log {

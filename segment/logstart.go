@@ -4,53 +4,33 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"os"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"syscall"
 	"time"
 
 	"github.com/millrace/millrace/segment/vfs"
 )
 
-// The file log-start-offset is there once records were deleted. It is one line of
-// text: the format's version, the offset, and the CRC-32C of what stands before it,
-// 8 hex digits:
+// The file log-start-offset is there once records were deleted. It is a line (see encodeLine)
+// with the offset:
 //
 //	1 77 942d4941
 const (
 	startFile    = "log-start-offset"
-	startVersion = 1
+	startVersion = "1"
 )
 
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
-
-func encodeStart(offset int64) []byte {
-	head := fmt.Sprintf("%d %d", startVersion, offset)
-	return fmt.Appendf(nil, "%s %08x\n", head, crc32.Checksum([]byte(head), castagnoli))
-}
-
-// errDamaged says that a file does not hold what was written.
-var errDamaged = errors.New("damaged")
+func encodeStart(offset int64) []byte { return encodeLine(fmt.Sprint(startVersion, " ", offset)) }
 
 // decodeStart fails with errDamaged, or with ErrFormat for a later version.
-func decodeStart(text []byte) (int64, error) {
-	line := strings.TrimSuffix(string(text), "\n")
-	space := strings.LastIndexByte(line, ' ')
-	if space < 0 {
-		return 0, fmt.Errorf("%w: %q", errDamaged, line)
+func decodeStart(line []byte) (int64, error) {
+	fields, err := decodeLine(line, startVersion, 1)
+	if err != nil {
+		return 0, err
 	}
-	head := line[:space]
-	if line[space+1:] != fmt.Sprintf("%08x", crc32.Checksum([]byte(head), castagnoli)) {
-		return 0, fmt.Errorf("%w: %q has a wrong checksum", errDamaged, line)
-	}
-	version, number, _ := strings.Cut(head, " ")
-	if version != strconv.Itoa(startVersion) {
-		return 0, fmt.Errorf("%w: version %s, this program knows %d", ErrFormat, version, startVersion)
-	}
-	offset, err := strconv.ParseInt(number, 10, 64)
+	offset, err := strconv.ParseInt(fields[0], 10, 64)
 	if err != nil || offset < 0 {
 		return 0, fmt.Errorf("%w: %q", errDamaged, line)
 	}
@@ -183,7 +163,7 @@ func (l *Log) removeSegments(offset int64, delay time.Duration) {
 	for _, s := range l.dropSegments(offset) {
 		s.rebuilt.Store(true) // a reader that is still there writes no indexes
 		l.dir.files.forget(s)
-		for _, suffix := range []string{".log", ".index", ".timeindex"} {
+		for _, suffix := range []string{".log", ".index", ".timeindex", sealedSuffix, checkpointSuffix} {
 			l.dir.discard(s.name(suffix), delay)
 		}
 	}

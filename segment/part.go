@@ -38,6 +38,7 @@ type part struct {
 	// What to go back to when the part fails.
 	next           int64
 	index          indexer
+	sum            uint32
 	firstTimestamp int64
 	epochs         *epochs
 	producers      []producer.Undo
@@ -53,7 +54,7 @@ func (p *part) begin(c *committer, l *Log) {
 		l.addSegmentFile()
 	}
 	p.segment = l.active()
-	p.index, p.firstTimestamp = p.segment.writer, p.segment.firstTimestamp
+	p.index, p.sum, p.firstTimestamp = p.segment.writer, p.segment.sum, p.segment.firstTimestamp
 }
 
 // stamp gives offsets to appends, in order, as long as they fit the segment;
@@ -153,6 +154,7 @@ func (p *part) place(a *Append, cfg *LogConfig) error {
 			p.producers = append(p.producers, l.w.producers.Update(h, h.BaseOffset))
 		}
 		p.indexed = p.segment.note(h, p.segment.size.Load()+p.bytes, cfg.IndexIntervalBytes) || p.indexed
+		p.segment.sum = batch.ExtendSum(p.segment.sum, rest, h)
 		p.bytes += int64(h.Size())
 		p.records += int64(h.LastOffsetDelta) + 1
 		l.w.next = h.NextOffset()
@@ -249,7 +251,7 @@ func (p *part) takeBack() {
 		}
 		l.w.next = p.next
 		l.epochs.Store(p.epochs)
-		p.segment.writer, p.segment.firstTimestamp = p.index, p.firstTimestamp
+		p.segment.writer, p.segment.sum, p.segment.firstTimestamp = p.index, p.sum, p.firstTimestamp
 		p.committer.shrink(p.segment, p.segment.size.Load())
 	}
 	for _, a := range p.waiting {

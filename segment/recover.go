@@ -107,13 +107,14 @@ func (l *Log) recover(clean bool) error {
 		s.size.Store(size)
 		s.flushed, s.created, s.named = size, true, true
 		l.w.next = s.base
-		if i < len(segments)-1 {
-			continue // sealed: synced before the next one was made
-		}
-		if clean && l.resume(s, size) == nil {
+		if i < len(segments)-1 { // sealed: synced before the next one was made
+			s.size.Store(l.checkSeal(s, size, segments[i+1].base))
 			continue
 		}
 		l.w.known = l.dir.known[s.name(".log")]
+		if l.w.resumed, err = l.resume(s, size); err != nil {
+			return err
+		}
 		if err := l.scan(s, size, clean); err != nil {
 			return err
 		}
@@ -129,6 +130,7 @@ func (l *Log) recover(clean bool) error {
 		return err
 	}
 	l.end.Store(l.w.next)
+	l.w.resumed = nil
 	return nil
 }
 
@@ -171,47 +173,8 @@ func (l *Log) fileSize(s *segmentFile) (int64, error) {
 	return f.Size()
 }
 
-// resume takes the active segment as a clean close has left it: the indexes are
-// there, and the headers behind the last entry lead exactly to the file's end.
-func (l *Log) resume(s *segmentFile, size int64) error {
-	x := s.readIndexes(l.dir.fs, size)
-	if x == nil {
-		return errors.New("no usable index")
-	}
-	f, err := l.dir.files.acquire(&s.handle)
-	if err != nil {
-		return err
-	}
-	defer l.dir.files.release(&s.handle)
-	s.writer.indexes = *x
-	s.writer.largest = x.maxTimestamp()
-	from := int64(0)
-	if n := len(x.offsets); n > 0 {
-		from = x.offsets[n-1].position
-		first, err := readHeader(f, 0)
-		if err != nil {
-			return err
-		}
-		s.firstTimestamp = first.MaxTimestamp
-	}
-	walk := walker{file: f, position: from, end: size}
-	for walk.next() {
-		if s.firstTimestamp < 0 {
-			s.firstTimestamp = walk.header.MaxTimestamp
-		}
-		s.writer.sinceEntry += walk.header.Size()
-		l.w.next = walk.header.NextOffset()
-	}
-	if walk.err != nil {
-		return walk.err
-	}
-	s.fromIndex = true
-	s.publish(size, true)
-	return nil
-}
-
-// scan checks every batch of the active segment after a crash, builds its indexes
-// anew, and cuts the file behind the last whole batch. What remains is synced:
+// scan checks the batches of the active segment after a crash, from its checkpoint on, builds its
+// indexes, and cuts the file behind the last whole batch. What remains is synced:
 // a reader must not see what a power cut could still take away. What cannot be
 // the incomplete end that a crash leaves is damage, and stays for its readers to
 // meet, as long as something intact lies behind it.
@@ -221,9 +184,17 @@ func (l *Log) scan(s *segmentFile, size int64, clean bool) error {
 		return err
 	}
 	defer l.dir.files.release(&s.handle)
-	fresh := newSegmentFile(s.folder, s.base)
-	s.writer, s.firstTimestamp, l.w.next = fresh.writer, fresh.firstTimestamp, s.base
+	l.w.next = s.base
 	walk := walker{file: f, end: size, whole: !clean}
+	if cp := l.w.resumed; cp != nil {
+		s.writer, s.firstTimestamp, l.w.next = cp.index, cp.firstTimestamp, cp.next
+		s.sum, s.summed, s.saved = cp.sum, cp.summed, cp.position
+		if cp.position == size {
+			s.publish(size, true)
+			return nil
+		}
+		walk.position = cp.position
+	}
 	interval := l.config.Load().IndexIntervalBytes
 	for {
 		for walk.next() {
@@ -232,6 +203,7 @@ func (l *Log) scan(s *segmentFile, size int64, clean bool) error {
 				break
 			}
 			s.note(walk.header, walk.position, interval)
+			s.sumUp(walk.header)
 			l.w.next = walk.header.NextOffset()
 		}
 		if walk.err == nil {
@@ -259,7 +231,7 @@ func (l *Log) scan(s *segmentFile, size int64, clean bool) error {
 		}
 		l.dir.log.Error("damaged records: they are not served, what lies around them is", "partition", l.id.String(), "file", f.Name(),
 			"position", damage, "bytes", intact-damage, "firstOffset", l.w.next, "lastOffset", h.BaseOffset-1, "found", walk.err)
-		l.w.next = h.BaseOffset
+		l.w.next, s.summed = h.BaseOffset, false
 		s.writer.sinceEntry = interval + 1 // readers step over the damage by the index
 		walk = walker{file: f, position: intact, end: size, whole: walk.whole}
 	}
@@ -349,6 +321,9 @@ func (l *Log) recoverEpochs() error {
 	} else {
 		l.w.epochs = len(known)
 	}
+	if cp := l.w.resumed; cp != nil && len(cp.epochs) > len(known) {
+		known, l.w.changed = cp.epochs, true
+	}
 	if len(known) > 0 && !l.w.changed {
 		l.epochs.Store(&known)
 		return nil
@@ -383,12 +358,19 @@ func (l *Log) recoverProducers() error {
 			return err
 		}
 	}
-	segments := *l.segments.Load()
-	for len(segments) > 1 && segments[1].base <= from {
-		segments = segments[1:]
+	if cp := l.w.resumed; cp != nil && cp.next > from {
+		state, err := producer.Decode(cp.producers)
+		if err != nil {
+			return fmt.Errorf("checkpoint of %s: %w", l.id, err) // its CRC holds
+		}
+		l.w.producers, from = state, cp.next
 	}
 	if from == l.w.next {
 		return nil
+	}
+	segments := *l.segments.Load()
+	for len(segments) > 1 && segments[1].base <= from {
+		segments = segments[1:]
 	}
 	return l.walkBatches(segments, func(h batch.Header) {
 		if h.BaseOffset >= from && h.ProducerID >= 0 {
@@ -397,8 +379,8 @@ func (l *Log) recoverProducers() error {
 	})
 }
 
-// walkBatches visits the headers of all batches in segments. Damage hides those
-// behind it in the same segment; it keeps no log from being opened.
+// walkBatches visits the headers of all batches in segments, but for those that the checkpoint
+// knows. Damage hides those behind it in the same segment; it keeps no log from being opened.
 func (l *Log) walkBatches(segments []*segmentFile, visit func(batch.Header)) error {
 	for _, s := range segments {
 		f, err := l.dir.files.acquire(&s.handle)
@@ -406,6 +388,9 @@ func (l *Log) walkBatches(segments []*segmentFile, visit func(batch.Header)) err
 			return err
 		}
 		walk := walker{file: f, end: s.size.Load()}
+		if cp := l.w.resumed; cp != nil && cp.base == s.base {
+			walk.position = cp.position
+		}
 		for walk.next() {
 			visit(walk.header)
 		}

@@ -250,10 +250,14 @@ func (l *Log) sweep() {
 		number, suffix, _ := strings.Cut(name, ".")
 		base, _ := strconv.ParseInt(number, 10, 64) // findFiles has read it
 		switch suffix {
-		case "log" + deletedSuffix, "index" + deletedSuffix, "timeindex" + deletedSuffix:
-			doomed = append(doomed, name)
-		case "index", "timeindex":
+		case "index", "timeindex", "sealed":
 			if i := segmentOf(segments, base); base < l.start.Load() && (len(segments) == 0 || segments[i].base != base) {
+				doomed = append(doomed, name)
+			}
+		case "log.deleted", "index.deleted", "timeindex.deleted", "sealed.deleted", "checkpoint.deleted", "checkpoint.tmp":
+			doomed = append(doomed, name)
+		case "checkpoint":
+			if n := len(segments); n == 0 || segments[n-1].base != base {
 				doomed = append(doomed, name)
 			}
 		}

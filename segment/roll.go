@@ -24,8 +24,16 @@ const (
 // begins the next one. A crash in its middle leaves a segment without indexes,
 // which are built again. Committer only.
 func (l *Log) roll() error {
-	if err := l.writeDerived(overwrite, vfs.WriteFileAtomic); err != nil {
-		return l.dir.failed("roll", l.active().name(".log"), err)
+	s := l.active()
+	err := l.writeDerived(overwrite, vfs.WriteFileAtomic)
+	if err == nil {
+		err = l.writeSeal()
+	}
+	if err != nil {
+		return l.dir.failed("roll", s.name(".log"), err)
+	}
+	if s.saved > 0 {
+		l.dir.toJanitor(func() { l.dir.remove(trashed{path: s.name(checkpointSuffix)}) })
 	}
 	l.addSegmentFile()
 	return nil
@@ -141,10 +149,17 @@ func (l *Log) close(each bool) error {
 	if err := l.dir.committer.sealActive(l, each); err != nil {
 		return err
 	}
+	write, atomic := putFile, putFile
 	if each {
-		return l.writeDerived(overwrite, vfs.WriteFileAtomic)
+		write, atomic = overwrite, vfs.WriteFileAtomic
 	}
-	return l.writeDerived(putFile, putFile)
+	if err := l.writeDerived(write, atomic); err != nil {
+		return err
+	}
+	if s := l.active(); s != nil {
+		return replace(l.dir.fs, s.name(checkpointSuffix), l.checkpoint(s).encode(), write)
+	}
+	return nil
 }
 
 func (l *Log) snapshotName(offset int64) string {

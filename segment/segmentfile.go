@@ -39,6 +39,9 @@ type segmentFile struct {
 
 	// Of the committer alone, while this is the active segment.
 	writer         indexer
+	sum            uint32        // CRC-32C of the file as far as it is stamped
+	summed         bool          // sum is known
+	saved          int64         // bytes that the last checkpoint knows
 	firstTimestamp int64         // of the first batch, -1 when empty or without one
 	begun          time.Time     // or opened
 	jitter         time.Duration // taken off segment.ms
@@ -52,7 +55,7 @@ type segmentFile struct {
 }
 
 func newSegmentFile(folder string, base int64) *segmentFile {
-	s := &segmentFile{folder: folder, base: base, firstTimestamp: -1, atLeast: -1, writer: newIndexer()}
+	s := &segmentFile{folder: folder, base: base, firstTimestamp: -1, atLeast: -1, writer: newIndexer(), summed: true}
 	s.handle = handle{segment: s, flags: vfs.ReadWrite}
 	s.direct = handle{segment: s, flags: vfs.ReadWrite | vfs.Direct}
 	s.largest.Store(timestampUnknown)
