@@ -34,6 +34,7 @@ func variety(seed uint64) func(*DirOptions) {
 		o.TailBytes = []int64{1, 40_000, 1 << 24}[pick.IntN(3)]
 		o.Buffered = pick.IntN(4) == 0
 		o.SyncEach = []int{1, 32}[pick.IntN(2)]
+		o.CheckpointBytes = []int64{1, 2000, 1 << 20}[pick.IntN(3)]
 	}
 }
 
@@ -135,6 +136,9 @@ func (h *history) note(partition int32, prefix string, count int) {
 // check opens what a crash after ops operations has left and compares it with
 // the history.
 func (h *history) check(t testing.TB, fs *vfs.Mem, ops int) error {
+	if err := checkSeals(fs, "data/topics"); err != nil {
+		return err
+	}
 	d, err := tryOpenDir(fs, variety(h.seed+uint64(ops)))
 	if err != nil {
 		return fmt.Errorf("open: %w", err)

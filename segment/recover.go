@@ -58,7 +58,7 @@ func (d *Dir) recover(ctx context.Context) error {
 		}
 	}
 	if len(logs) > 0 && !clean {
-		d.log.Info("the last shutdown was not clean: checking the last segment of every partition", "partitions", len(logs))
+		d.log.Info("the last shutdown was not clean: checking what every partition got since its last checkpoint", "partitions", len(logs))
 	}
 	var done atomic.Int64
 	group, ctx := errgroup.WithContext(ctx)
