@@ -12,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/millrace/millrace/segment/batch"
 	"github.com/millrace/millrace/segment/vfs"
@@ -334,6 +335,24 @@ func FuzzDecodeSeal(f *testing.F) {
 	f.Fuzz(func(t *testing.T, line []byte) {
 		if x, err := decodeSeal(line); err == nil && (x.length < 0 || x.next < 0) {
 			t.Errorf("%q gives %+v", line, x)
+		}
+	})
+}
+
+// What is acknowledged before it is synced is in no checkpoint.
+func TestCheckpointOfWhatIsSynced(t *testing.T) {
+	fs := newMem(t)
+	d := openDir(t, fs, often)
+	cfg := DefaultLogConfig()
+	cfg.FlushMessages, cfg.FlushAfter = 5, time.Hour
+	l := d.open(t, "orders", 0, cfg)
+	for i := range 7 {
+		l.mustAppend(t, makeBatch(t, 1, fmt.Sprint(i), 1))
+		d.settle(t)
+	}
+	changeCheckpoint(t, fs, l.active().name(""), func(cp *checkpoint) {
+		if cp.next != 5 {
+			t.Errorf("the checkpoint ends at %d, the last sync was behind 5", cp.next)
 		}
 	})
 }
