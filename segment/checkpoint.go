@@ -196,7 +196,8 @@ func (l *Log) resume(s *segmentFile, size int64) (*checkpoint, error) {
 	return cp, nil
 }
 
-// compare steps through the batches behind the last one that cp has indexed, which must lead to where it ends.
+// compare steps through the batches behind the last one that cp has indexed, which must lead to where it ends. The
+// offset that they lead to need not be the one that cp has: no CRC covers the base offset of a batch, so cp is the one to believe.
 func (l *Log) compare(s *segmentFile, cp *checkpoint) error {
 	f, err := l.dir.files.acquire(&s.handle)
 	if err != nil {
@@ -207,17 +208,14 @@ func (l *Log) compare(s *segmentFile, cp *checkpoint) error {
 	if n := len(cp.index.offsets); n > 0 {
 		walk.position = cp.index.offsets[n-1].position
 	}
-	next := s.base
-	for walk.next() {
-		next = walk.header.NextOffset()
+	next, last := s.base, int64(0)
+	for walk.next() || errors.Is(walk.err, errMisplaced) {
+		next, last = walk.header.NextOffset(), walk.position
 	}
-	if walk.err != nil {
-		return walk.err
+	if walk.err == nil && next != cp.next {
+		l.dir.sayCorrupt(l, &CorruptError{File: f.Name(), Position: last, Offset: next, Cause: fmt.Errorf("%w: the records end at %d, not at %d", errMisplaced, cp.next, next)})
 	}
-	if next != cp.next {
-		return fmt.Errorf("%w: the records end at %d, not at %d", errDamaged, next, cp.next)
-	}
-	return nil
+	return walk.err
 }
 
 // sumUp goes on with the CRC of the segment over one more batch.

@@ -106,7 +106,7 @@ func TestBadCheckpointsAreNotUsed(t *testing.T) {
 			changeCheckpoint(t, fs, name, func(cp *checkpoint) { cp.base++ })
 		},
 		"of another file": func(t *testing.T, fs *vfs.Mem, name string, _ int64) {
-			changeCheckpoint(t, fs, name, func(cp *checkpoint) { cp.next++ })
+			changeCheckpoint(t, fs, name, func(cp *checkpoint) { cp.index.offsets = append(cp.index.offsets, offsetEntry{20, cp.position - 7}) })
 		},
 		"ends within a batch": func(t *testing.T, fs *vfs.Mem, name string, _ int64) {
 			changeCheckpoint(t, fs, name, func(cp *checkpoint) { cp.position += 5 })

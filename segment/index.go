@@ -42,11 +42,16 @@ type indexes struct {
 // position gives where to start looking for an offset: the start of a batch at
 // or before the one that holds it.
 func (x *indexes) position(offset int64) int64 {
-	i := sort.Search(len(x.offsets), func(i int) bool { return x.offsets[i].offset > offset })
+	i := x.before(offset)
 	if i == 0 {
 		return 0
 	}
 	return x.offsets[i-1].position
+}
+
+// before counts the entries that are not behind an offset.
+func (x *indexes) before(offset int64) int {
+	return sort.Search(len(x.offsets), func(i int) bool { return x.offsets[i].offset > offset })
 }
 
 // positionBehind gives the first indexed position behind one, 0 when there is none.

@@ -21,11 +21,28 @@ func (l *Log) seek(s *segmentFile, f source, offset, size int64) (batch.Header, 
 	if err != nil {
 		return batch.Header{}, 0, err
 	}
-	walk := walker{file: f, position: x.position(offset), end: size, readAhead: seekWindow}
-	for walk.next() {
-		if walk.header.LastOffset() >= offset {
-			return walk.header, walk.position, nil
+	entry := s.entry(x, f, offset)
+	walk := walker{file: f, position: entry.position, end: size, readAhead: seekWindow, expect: entry.offset}
+	var damage error // in front of the batch that comes
+	for {
+		if walk.next() {
+			h := walk.header
+			if h.LastOffset() < offset {
+				damage = nil
+				continue
+			}
+			if h.BaseOffset > offset && damage != nil {
+				return h, walk.position, damage
+			}
+			return h, walk.position, nil
 		}
+		if walk.err == nil && damage != nil {
+			return walk.header, walk.position, damage
+		}
+		if !errors.Is(walk.err, errMisplaced) {
+			break
+		}
+		damage = l.corrupt(s, walk.position, offset, walk.err)
 	}
 	if walk.err != nil && !errors.Is(walk.err, errRead) {
 		// Perhaps what is sought lies between the damage and the next index entry's end.
@@ -39,6 +56,22 @@ func (l *Log) seek(s *segmentFile, f source, offset, size int64) (batch.Header, 
 		l.dir.sayCorrupt(l, walk.err)
 	}
 	return walk.header, walk.position, walk.err
+}
+
+// entry gives where to begin to look for an offset, and the least offset that the batch there may begin with. An
+// index entry whose batch has another offset is not used: one of the two is damaged.
+func (s *segmentFile) entry(x *indexes, f source, offset int64) offsetEntry {
+	i := x.before(offset)
+	for range 2 {
+		if i--; i < 0 {
+			break
+		}
+		e := x.offsets[i]
+		if h, err := readHeader(f, e.position); err == nil && h.LastOffset() == e.offset {
+			return offsetEntry{h.BaseOffset, e.position}
+		}
+	}
+	return offsetEntry{s.base, 0}
 }
 
 // indexes gives a segment's indexes: from memory, from their files, or, where
@@ -55,10 +88,11 @@ func (l *Log) indexes(s *segmentFile) (*indexes, error) {
 	f := l.dir.reader(s)
 	defer f.close()
 	writer, interval := newIndexer(), l.config.Load().IndexIntervalBytes
-	walk := walker{file: &f, end: size}
-	for walk.next() {
-		h := walk.header
-		writer.add(h.LastOffset(), h.MaxTimestamp, walk.position, h.Size(), interval)
+	walk := walker{file: &f, end: size, expect: s.base}
+	for walk.next() || errors.Is(walk.err, errMisplaced) {
+		if h := walk.header; walk.err == nil {
+			writer.add(h.LastOffset(), h.MaxTimestamp, walk.position, h.Size(), interval)
+		}
 	}
 	if errors.Is(walk.err, errRead) {
 		return nil, walk.err

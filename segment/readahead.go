@@ -89,7 +89,13 @@ func (a *ahead) fetch() {
 	if n < leastDirectRead {
 		return
 	}
-	want := appetite{from: a.offset, limit: a.log.LogEndOffset(), most: int(n)}
+	end := a.log.LogEndOffset()
+	if segments := *a.log.segments.Load(); len(segments) > 0 {
+		if i := segmentOf(segments, a.segment.base) + 1; i < len(segments) && segments[i-1] == a.segment {
+			end = min(end, segments[i].base)
+		}
+	}
+	want := appetite{from: a.offset, limit: end, most: int(n), least: a.offset, end: end}
 	o, got, err := a.log.readChecked(a.segment, a.position, n, &want)
 	if err != nil || got.n == 0 {
 		o.drop()

@@ -185,7 +185,7 @@ func (l *Log) scan(s *segmentFile, size int64, clean bool) error {
 	}
 	defer l.dir.files.release(&s.handle)
 	l.w.next = s.base
-	walk := walker{file: f, end: size, whole: !clean}
+	walk := walker{file: f, end: size, whole: !clean, expect: s.base}
 	if cp := l.w.resumed; cp != nil {
 		s.writer, s.firstTimestamp, l.w.next = cp.index, cp.firstTimestamp, cp.next
 		s.sum, s.summed, s.saved = cp.sum, cp.summed, cp.position
@@ -193,15 +193,11 @@ func (l *Log) scan(s *segmentFile, size int64, clean bool) error {
 			s.publish(size, true)
 			return nil
 		}
-		walk.position = cp.position
+		walk.position, walk.expect = cp.position, cp.next
 	}
 	interval := l.config.Load().IndexIntervalBytes
 	for {
 		for walk.next() {
-			if walk.header.BaseOffset < l.w.next {
-				walk.err = fmt.Errorf("offset %d follows %d", walk.header.BaseOffset, l.w.next-1)
-				break
-			}
 			s.note(walk.header, walk.position, interval)
 			s.sumUp(walk.header)
 			l.w.next = walk.header.NextOffset()
@@ -214,7 +210,7 @@ func (l *Log) scan(s *segmentFile, size int64, clean bool) error {
 		}
 		damage := walk.position
 		intact := int64(-1)
-		if clean || damage < l.w.known || size-damage > tornBytes {
+		if clean || damage < l.w.known || size-damage > tornBytes || errors.Is(walk.err, errMisplaced) { // a crash leaves none of these
 			if intact, err = nextIntact(f, damage, size, l.w.next); err != nil {
 				return err
 			}
@@ -233,7 +229,7 @@ func (l *Log) scan(s *segmentFile, size int64, clean bool) error {
 			"position", damage, "bytes", intact-damage, "firstOffset", l.w.next, "lastOffset", h.BaseOffset-1, "found", walk.err)
 		l.w.next, s.summed = h.BaseOffset, false
 		s.writer.sinceEntry = interval + 1 // readers step over the damage by the index
-		walk = walker{file: f, position: intact, end: size, whole: walk.whole}
+		walk = walker{file: f, position: intact, end: size, whole: walk.whole, expect: h.BaseOffset}
 	}
 	l.dir.scanned.Store(true)
 	l.w.changed = true
@@ -391,15 +387,20 @@ func (l *Log) walkBatches(segments []*segmentFile, visit func(batch.Header)) err
 		if cp := l.w.resumed; cp != nil && cp.base == s.base {
 			walk.position = cp.position
 		}
-		for walk.next() {
-			visit(walk.header)
+		for {
+			for walk.next() {
+				visit(walk.header)
+			}
+			if walk.err != nil && !errors.Is(walk.err, errRead) {
+				l.dir.sayCorrupt(l, &CorruptError{File: f.Name(), Position: walk.position, Cause: walk.err})
+			}
+			if !errors.Is(walk.err, errMisplaced) {
+				break
+			}
 		}
 		l.dir.files.release(&s.handle)
 		if errors.Is(walk.err, errRead) {
 			return walk.err
-		}
-		if walk.err != nil {
-			l.dir.sayCorrupt(l, &CorruptError{File: f.Name(), Position: walk.position, Cause: walk.err})
 		}
 	}
 	return nil

@@ -1,6 +1,8 @@
 package segment
 
 import (
+	"errors"
+
 	"github.com/millrace/millrace/segment/batch"
 )
 
@@ -135,13 +137,15 @@ func (l *Log) walkFrom(s *segmentFile, offset int64, visit func(source, *walker)
 	v := l.dir.reader(s)
 	defer v.close()
 	size := s.size.Load()
-	_, position, err := l.seek(s, &v, offset, size)
+	first, position, err := l.seek(s, &v, offset, size)
 	if err != nil {
 		return err
 	}
-	walk := walker{file: &v, position: position, end: size}
-	for walk.next() {
-		if !visit(&v, &walk) {
+	walk := walker{file: &v, position: position, end: size, expect: first.BaseOffset}
+	for walk.next() || errors.Is(walk.err, errMisplaced) {
+		if walk.err != nil {
+			l.corrupt(s, walk.position, walk.expect, walk.err)
+		} else if !visit(&v, &walk) {
 			return nil
 		}
 	}

@@ -62,6 +62,8 @@ type appetite struct {
 	from, limit int64 // offsets: from the batch that holds from, to those that end at limit
 	most        int   // bytes
 	oneAtLeast  bool  // the first batch, whatever its size
+	least       int64 // offset that the first batch may begin with
+	end         int64 // offset where the segment ends, or did a moment ago
 }
 
 // row is a number of whole batches that somebody wants.
@@ -104,7 +106,7 @@ func (l *Log) View(v *View, from, limit int64, maxBytes int, oneAtLeast bool) (i
 		if from < l.LogStartOffset() || from > end {
 			return 0, fmt.Errorf("%w: %d, log holds %d to %d", ErrOffsetOutOfRange, from, l.LogStartOffset(), end)
 		}
-		want := appetite{from: from, limit: min(limit, end), most: maxBytes, oneAtLeast: oneAtLeast}
+		want := appetite{from: from, limit: min(limit, end), most: maxBytes, oneAtLeast: oneAtLeast, end: end}
 		if from >= want.limit || maxBytes <= 0 && !oneAtLeast {
 			return 0, nil
 		}
@@ -129,7 +131,12 @@ func (l *Log) Read(dst []byte, from, limit int64, maxBytes int, oneAtLeast bool)
 func (l *Log) viewSegments(v *View, want appetite) (int, error) {
 	segments := *l.segments.Load()
 	for i := segmentOf(segments, want.from); i < len(segments) && segments[i].base < want.limit; i++ {
-		n, found, err := l.viewSegment(segments[i], v, want)
+		here := want
+		if i+1 < len(segments) {
+			here.end = min(want.end, segments[i+1].base)
+			here.limit = min(want.limit, here.end)
+		}
+		n, found, err := l.viewSegment(segments[i], v, here)
 		if err != nil || found {
 			return n, err
 		}
@@ -147,7 +154,7 @@ func (l *Log) viewSegment(s *segmentFile, v *View, want appetite) (n int, found 
 		return l.viewAhead(a, v, want), true, nil
 	}
 	size := s.size.Load()
-	position, goesOn, err := l.find(s, want.from, size)
+	position, goesOn, err := l.find(s, &want, size)
 	if err != nil || position == size {
 		return 0, false, err
 	}
@@ -183,13 +190,16 @@ func (s *segmentFile) leave(offset, position int64) {
 }
 
 // find is seek, for those who go on where a reader has ended without a look at the file.
-func (l *Log) find(s *segmentFile, offset, size int64) (position int64, goesOn bool, err error) {
+func (l *Log) find(s *segmentFile, want *appetite, size int64) (position int64, goesOn bool, err error) {
+	offset := want.from
+	want.least = offset
 	if b := s.marks[uint64(offset)%uint64(len(s.marks))].Load(); b != nil && b.offset == offset && b.position <= size {
 		return b.position, true, nil
 	}
 	r := l.dir.reader(s)
 	defer r.close()
-	_, position, err = l.seek(s, &r, offset, size)
+	first, position, err := l.seek(s, &r, offset, size)
+	want.least = first.BaseOffset
 	return position, offset == s.base, err
 }
 
@@ -257,7 +267,7 @@ func (l *Log) viewOld(s *segmentFile, v *View, position, end, size int64, want *
 		if position+int64(got.first) > end {
 			return l.viewAcross(s, v, position, size, want)
 		}
-		one := appetite{from: want.from, limit: want.limit, most: got.first}
+		one := appetite{from: want.from, limit: want.limit, most: got.first, least: want.least, end: want.end}
 		o, got, err = l.readChecked(s, position, int64(got.first), &one)
 	}
 	if err != nil || got.n == 0 {
@@ -315,7 +325,7 @@ func (l *Log) readChecked(s *segmentFile, position, n int64, want *appetite) (ol
 	past := direct && short >= leastDirectRead && !s.mark(position, int(short))
 	for {
 		o, failed := l.dir.readPiece(s, position, int(short), past)
-		got, err := check(o.data, want)
+		got, err := check(o.data, want, func(at int) (batch.Header, bool) { return l.headerAt(s, position+int64(at)) })
 		inPart := got.n == 0 && (got.first > len(o.data) || len(o.data) == 0 || errors.Is(err, batch.ErrTruncated))
 		if inPart && failed != nil {
 			return o, row{}, fmt.Errorf("%w: %s at %d: %w", errRead, s.name(".log"), position, failed)
@@ -364,8 +374,9 @@ func (d *Dir) readPiece(s *segmentFile, position int64, n int, past bool) (o old
 	return o, err
 }
 
-// check finds the batches at the front of b that are wanted, whole and intact.
-func check(b []byte, want *appetite) (row, error) {
+// check finds the batches at the front of b that are wanted, whole, intact and in place; beyond gives the header
+// at a place behind b.
+func check(b []byte, want *appetite, beyond func(at int) (batch.Header, bool)) (row, error) {
 	got := row{next: want.from}
 	for got.n < len(b) {
 		rest := b[got.n:]
@@ -383,7 +394,16 @@ func check(b []byte, want *appetite) (row, error) {
 				return got, nil
 			}
 			// One that is behind the limit is checked, too: damage may say so, and nobody would ever meet it.
-			if _, err = batch.Check(rest); err == nil && taken {
+			if _, err = batch.Check(rest); err == nil {
+				err = before.place(want, &h, func() (batch.Header, bool) {
+					if len(rest)-h.Size() < batch.HeaderSize {
+						return beyond(before.n + h.Size())
+					}
+					after, err := batch.ReadHeader(rest[h.Size():])
+					return after, err == nil
+				})
+			}
+			if err == nil && taken {
 				continue
 			}
 			got = before
@@ -394,6 +414,32 @@ func check(b []byte, want *appetite) (row, error) {
 		return got, err
 	}
 	return got, nil
+}
+
+// headerAt reads the header of the batch at a position, if there is one.
+func (l *Log) headerAt(s *segmentFile, position int64) (batch.Header, bool) {
+	if s.size.Load()-position < batch.HeaderSize {
+		return batch.Header{}, false
+	}
+	r := l.dir.reader(s)
+	defer r.close()
+	h, err := readHeader(&r, position)
+	return h, err == nil
+}
+
+// place tells whether a batch may follow the row. follower gives the one behind it.
+func (r *row) place(want *appetite, h *batch.Header, follower func() (batch.Header, bool)) error {
+	expect := r.next
+	if r.n == 0 {
+		expect = want.least
+		if h.LastOffset() < want.from || want.from < want.end && h.NextOffset() > want.end {
+			return fmt.Errorf("%w: %d in a batch that is to hold %d", errMisplaced, h.BaseOffset, want.from)
+		}
+	}
+	if misplaced(h, expect, follower) {
+		return fmt.Errorf("%w: %d where %d belongs", errMisplaced, h.BaseOffset, expect)
+	}
+	return nil
 }
 
 // whole is check for what was checked before, but for what is wanted of it now.
@@ -429,7 +475,9 @@ func (l *Log) viewAcross(s *segmentFile, v *View, position, size int64, want *ap
 		if _, err := r.ReadAt(b, position); err != nil {
 			return row{}, fmt.Errorf("%w: %s at %d: %w", errRead, s.name(".log"), position, err)
 		}
-		_, err = batch.Check(b)
+		if _, err = batch.Check(b); err == nil {
+			err = (&row{next: want.from}).place(want, &h, func() (batch.Header, bool) { return l.headerAt(s, position+int64(h.Size())) })
+		}
 	}
 	if err != nil {
 		return row{}, l.corrupt(s, position, want.from, err)

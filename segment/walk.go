@@ -28,6 +28,7 @@ type walker struct {
 	readAhead int   // bytes to read at once; 0 is walkWindow
 	header    batch.Header
 	err       error // why next answered false before the end was reached
+	expect    int64 // the least offset that the next batch may begin with
 
 	started bool
 	window  []byte // bytes of the file from windowAt on
@@ -40,8 +41,9 @@ const (
 )
 
 // next goes to the next batch; false at the end, or at the first bytes that are
-// not a whole batch, which err then describes.
+// not a whole batch, which err then describes. After an errMisplaced it may be asked to go on.
 func (w *walker) next() bool {
+	w.err = nil
 	if w.started {
 		w.position += int64(w.header.Size())
 	}
@@ -63,11 +65,45 @@ func (w *walker) next() bool {
 		w.err = fmt.Errorf("%w: batch of %d bytes, file ends after %d", batch.ErrTruncated, size, w.end-w.position)
 		return false
 	}
-	if !w.whole {
-		return true
+	if w.whole {
+		if w.err = w.checkSum(size); w.err != nil {
+			return false
+		}
 	}
-	w.err = w.checkSum(size)
-	return w.err == nil
+	if misplaced(&w.header, w.expect, w.follower) {
+		w.err = fmt.Errorf("%w: %d where %d belongs", errMisplaced, w.header.BaseOffset, w.expect)
+		return false
+	}
+	w.expect = w.header.NextOffset()
+	return true
+}
+
+// errMisplaced says that a batch has a base offset, which its CRC does not cover, that cannot be its own.
+var errMisplaced = fmt.Errorf("%w: base offset", batch.ErrCorrupt)
+
+// misplaced tells whether the base offset of a batch cannot be its own: what it holds was there before,
+// or will be there again. A gap may be in front of a batch, but whoever has one in front is wrong when the one that follows him
+// begins before his end. follower, which is asked in that case alone, gives that one, if there is one.
+func misplaced(h *batch.Header, expect int64, follower func() (batch.Header, bool)) bool {
+	if h.BaseOffset <= expect {
+		return h.BaseOffset < expect
+	}
+	after, ok := follower()
+	return ok && after.BaseOffset < h.NextOffset()
+}
+
+// follower reads the header behind the present batch.
+func (w *walker) follower() (batch.Header, bool) {
+	at := w.position + int64(w.header.Size())
+	if w.end-at < batch.HeaderSize {
+		return batch.Header{}, false
+	}
+	b, err := w.bytesAt(at, batch.HeaderSize)
+	if err != nil {
+		return batch.Header{}, false
+	}
+	h, err := batch.ReadHeader(b)
+	return h, err == nil
 }
 
 // checkSum compares the CRC of the batch at the position with what it covers, a window at a time.
