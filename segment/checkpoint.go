@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"hash/crc32"
 	"os"
+	"time"
 
 	"github.com/millrace/millrace/segment/batch"
+	"github.com/millrace/millrace/segment/producer"
 	"github.com/millrace/millrace/segment/vfs"
 )
 
@@ -23,8 +25,8 @@ import (
 //	| first timestamp i8 | largest timestamp i8 | its offset i8     | since entry u4| sections …  |
 //	+--------------------+----------------------+-------------------+---------------+-------------+-
 //
-// The CRC-32C covers what follows it. Sections, each behind its length (u4): offset index, time index, leader
-// epochs, producers, as in the files that hold them else.
+// The CRC-32C covers what follows it. Sections, each behind its length (u4): offset index, time index and leader
+// epochs as in the files that hold them else, and producers with all that is remembered of them.
 type checkpoint struct {
 	base           int64
 	position       int64 // bytes of the segment that it is about
@@ -34,7 +36,7 @@ type checkpoint struct {
 	firstTimestamp int64
 	index          indexer
 	epochs         epochs
-	producers      []byte // a producer snapshot
+	producers      []byte // producer.State.EncodeAll
 }
 
 const (
@@ -110,12 +112,17 @@ func decodeCheckpoint(b []byte) (*checkpoint, error) {
 		return nil, err
 	}
 	cp.index.indexes, cp.producers = *x, sections[3]
-	cp.epochs, err = decodeEpochs(sections[2])
-	return cp, err
+	if cp.epochs, err = decodeEpochs(sections[2]); err != nil {
+		return nil, fmt.Errorf("%w: %w", errDamaged, err)
+	}
+	if _, err = producer.DecodeAll(cp.producers); err != nil {
+		return nil, fmt.Errorf("%w: %w", errDamaged, err)
+	}
+	return cp, nil
 }
 
 // checkpointAfter is how many bytes of a log make a checkpoint worth while. An open after a crash reads
-// at most about checkpointTotal bytes, as long as there are not so many logs that their share gets too small.
+// at most about 64 times CheckpointBytes, as long as there are not so many logs that the share of each gets too small.
 func (d *Dir) checkpointAfter() int64 {
 	d.mu.Lock()
 	logs := len(d.logs)
@@ -124,49 +131,124 @@ func (d *Dir) checkpointAfter() int64 {
 	return max(most/16, min(most, 64*most/int64(max(1, logs))))
 }
 
-// checkpoint has one written of l, when enough has come since the last one. Committer only.
-func (c *committer) checkpoint(l *Log) {
-	s := l.active()
-	if s == nil || l.w.deleted || s.unsynced || s.flushed != s.size.Load() ||
-		s.flushed-s.saved < c.dir.opts.CheckpointBytes/16 || s.flushed-s.saved < c.dir.checkpointAfter() || !l.saving.CompareAndSwap(false, true) {
-		return
+// A checkpoint that takes more than checkpointSmall bytes is worth while only after checkpointShare times as many of the log.
+const (
+	checkpointSmall = 64 << 10
+	checkpointShare = 16
+)
+
+// capture takes what is known of a log, if enough has come to it since its last checkpoint. Nothing of the log may be
+// stamped and not published, and all of it must be durable when the checkpoint is given to save. Committer only.
+func (c *committer) capture(l *Log, s *segmentFile) *checkpoint {
+	grown := s.size.Load() - s.saved
+	if l.w.deleted || grown < c.dir.opts.CheckpointBytes/16 || grown < c.dir.checkpointAfter() {
+		return nil
 	}
-	s.saved = s.flushed
-	cp := l.checkpoint(s)
-	c.dir.toJanitor(func() {
-		defer l.saving.Store(false)
-		err := replace(c.dir.fs, s.name(checkpointSuffix), cp.encode(), overwrite)
-		switch {
-		case err == nil, errors.Is(err, os.ErrNotExist): // its folder is gone
-		case vfs.Full(err):
-			c.dir.log.Debug("no room for a checkpoint: the next start reads more", "partition", l.id.String(), "error", err)
-		default:
-			_ = c.dir.failed("checkpoint", s.name(checkpointSuffix), err)
-		}
-	})
+	takes := len(s.writer.offsets)*offsetEntrySize + len(s.writer.times)*timeEntrySize + l.w.producers.EncodedSize()
+	if takes > checkpointSmall && grown < int64(checkpointShare*takes) || !l.saving.CompareAndSwap(false, true) {
+		return nil
+	}
+	return l.checkpoint(s)
 }
 
-// checkpoint takes what is known of the active segment, all of which is in its file. Committer only, or
-// after it has ended.
+// save has the janitor write a checkpoint, when it has nothing else to do.
+func (c *committer) save(l *Log, s *segmentFile, cp *checkpoint) {
+	s.saved = cp.position // if it cannot be written, the next one comes after as much again
+	d := c.dir
+	d.mu.Lock()
+	d.saves = append(d.saves, func() { d.save(l, s, cp) })
+	d.mu.Unlock()
+	d.wakeJanitor()
+}
+
+// save runs on the janitor.
+func (d *Dir) save(l *Log, s *segmentFile, cp *checkpoint) {
+	defer l.saving.Store(false)
+	if l.dropped || l.active() != s {
+		return
+	}
+	name := s.name(checkpointSuffix)
+	err := replace(d.fs, name, cp.encode(), overwrite)
+	if err == nil || errors.Is(err, os.ErrNotExist) { // its folder is gone
+		return
+	}
+	if now := d.opts.Now(); now.Sub(d.saveSaid) >= time.Minute || now.Before(d.saveSaid) {
+		d.saveSaid = now
+		d.log.Warn("cannot write a checkpoint: after a crash the next start has more to read", "partition", l.id.String(), "file", name, "error", err)
+	}
+}
+
+// checkpoint takes what is known of the active segment. Committer only, or after it has ended.
 func (l *Log) checkpoint(s *segmentFile) *checkpoint {
 	return &checkpoint{
 		base: s.base, position: s.size.Load(), next: l.w.next, sum: s.sum, summed: s.summed,
-		firstTimestamp: s.firstTimestamp, index: s.writer, epochs: *l.epochs.Load(), producers: l.w.producers.Encode(),
+		firstTimestamp: s.firstTimestamp, index: s.writer, epochs: *l.epochs.Load(), producers: l.w.producers.EncodeAll(),
 	}
 }
 
 // replace puts a file in the place of one of that name, by a rename that is not made durable.
 func replace(fs vfs.FS, name string, data []byte, write func(fs vfs.FS, name string, data []byte) error) error {
-	if err := write(fs, name+".tmp", data); err != nil {
-		return err
+	err := write(fs, name+".tmp", data)
+	if err == nil {
+		err = fs.Rename(name+".tmp", name)
 	}
-	return fs.Rename(name+".tmp", name)
+	if err != nil {
+		_ = fs.Remove(name + ".tmp") // the disk may be full
+	}
+	return err
 }
 
-// resume reads the checkpoint of the active segment, nil when there is none that can be believed.
-func (l *Log) resume(s *segmentFile, size int64) (*checkpoint, error) {
-	name := s.name(checkpointSuffix)
-	b, err := vfs.ReadFile(l.dir.fs, name)
+// resume reads what is beside the active segment: its checkpoint, and the seal that it has when it was left once and
+// its successor is gone. Those say what was durable, believed or not. What is not used is removed before anything is
+// changed that it speaks of.
+func (l *Log) resume(s *segmentFile, size int64) error {
+	cp, err := l.readCheckpoint(s)
+	if err != nil && !errors.Is(err, errDamaged) && !errors.Is(err, ErrFormat) {
+		return err
+	}
+	remove := err != nil
+	if cp != nil {
+		l.w.promise(cp.position, cp.next)
+		if cp.position > size {
+			remove, cp = true, nil
+		} else if err = l.compare(s, cp); errors.Is(err, errRead) {
+			return err
+		}
+	}
+	if err != nil {
+		remove, cp = true, nil
+		l.dir.log.Warn("checkpoint is not used: the segment is read from its beginning", "partition", l.id.String(), "file", s.name(checkpointSuffix), "error", err)
+	}
+	l.w.resumed = cp
+	x, err := l.readSeal(s)
+	if err != nil {
+		return err
+	}
+	if x != nil {
+		l.w.promise(x.length, x.next)
+		if err := l.dir.fs.Remove(s.name(sealedSuffix)); err != nil {
+			return err
+		}
+	}
+	if remove {
+		if err := l.dir.fs.Remove(s.name(checkpointSuffix)); err != nil {
+			return err
+		}
+	}
+	if x != nil || remove {
+		return l.dir.fs.SyncDir(l.path)
+	}
+	return nil
+}
+
+// promise notes what was durable once.
+func (w *writer) promise(position, next int64) {
+	w.known, w.promised = max(w.known, position), max(w.promised, next)
+}
+
+// readCheckpoint gives the checkpoint of a segment, nil when there is none; errDamaged or ErrFormat when it says nothing.
+func (l *Log) readCheckpoint(s *segmentFile) (*checkpoint, error) {
+	b, err := vfs.ReadFile(l.dir.fs, s.name(checkpointSuffix))
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, nil
 	}
@@ -177,21 +259,8 @@ func (l *Log) resume(s *segmentFile, size int64) (*checkpoint, error) {
 	if err == nil && cp.base != s.base {
 		err = fmt.Errorf("%w: checkpoint of segment %d", errDamaged, cp.base)
 	}
-	if err == nil && cp.position > size {
-		l.w.known = max(l.w.known, cp.position)
-		l.dir.log.Error("a segment is shorter than what was durable of it: acknowledged records are missing",
-			"partition", l.id.String(), "file", s.name(".log"), "bytes", size, "bytesThen", cp.position, "lastOffset", cp.next-1)
-		return nil, nil
-	}
-	if err == nil {
-		err = l.compare(s, cp)
-	}
-	if errors.Is(err, errRead) {
-		return nil, err
-	}
 	if err != nil {
-		l.dir.log.Warn("checkpoint is not used: the segment is read from its beginning", "partition", l.id.String(), "file", name, "error", err)
-		return nil, nil
+		return nil, err
 	}
 	return cp, nil
 }
@@ -212,7 +281,7 @@ func (l *Log) compare(s *segmentFile, cp *checkpoint) error {
 	for walk.next() || errors.Is(walk.err, errMisplaced) {
 		next, last = walk.header.NextOffset(), walk.position
 	}
-	if walk.err == nil && next != cp.next {
+	if walk.err == nil && next > cp.next { // it may be less: offsets are not given out again
 		l.dir.sayCorrupt(l, &CorruptError{File: f.Name(), Position: last, Offset: next, Cause: fmt.Errorf("%w: the records end at %d, not at %d", errMisplaced, cp.next, next)})
 	}
 	return walk.err

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/millrace/millrace/segment/batch"
+	"github.com/millrace/millrace/segment/producer"
 	"github.com/millrace/millrace/segment/vfs"
 )
 
@@ -303,7 +304,7 @@ func TestSealsAreOfTheWholeFile(t *testing.T) {
 
 func TestCheckpointComesBackAsItWas(t *testing.T) {
 	cp := &checkpoint{base: 7, position: 900, next: 50, sum: 0xfeed, summed: true, firstTimestamp: 12,
-		index: newIndexer(), epochs: epochs{{1, 7}, {3, 20}}, producers: []byte("producers")}
+		index: newIndexer(), epochs: epochs{{1, 7}, {3, 20}}, producers: new(producer.State).EncodeAll()}
 	cp.index.add(9, 100, 10, 50, 0)
 	cp.index.add(30, 200, 400, 50, 0)
 	got, err := decodeCheckpoint(cp.encode())
@@ -316,7 +317,7 @@ func TestCheckpointComesBackAsItWas(t *testing.T) {
 }
 
 func FuzzDecodeCheckpoint(f *testing.F) {
-	cp := &checkpoint{base: 7, position: 900, next: 50, index: newIndexer(), epochs: epochs{{1, 7}}, producers: []byte("producers")}
+	cp := &checkpoint{base: 7, position: 900, next: 50, index: newIndexer(), epochs: epochs{{1, 7}}, producers: []byte{}}
 	cp.index.add(9, 100, 10, 50, 0)
 	f.Add(cp.encode())
 	f.Fuzz(func(t *testing.T, b []byte) {

@@ -33,6 +33,7 @@ type committer struct {
 	taken    []*Log
 	parts    []*part // of this round, stamped and waiting for the disk
 	spare    []*part
+	grown    []*Log // straight into their segments, in this round
 	writes   chan *part
 	unsaved  sync.WaitGroup // parts that are being written
 	writers  sync.WaitGroup
@@ -270,8 +271,20 @@ func (c *committer) complete() {
 		p.log.w.stamped = false
 		p.applyWrite()
 		c.count(p)
+		if p.route == straight && p.failure == nil {
+			c.grown = append(c.grown, p.log)
+		}
 		c.finish(p)
 	}
+	for i, l := range c.grown { // now that nobody waits
+		if s := l.active(); s.flushed == s.size.Load() && !s.unsynced {
+			if cp := c.capture(l, s); cp != nil {
+				c.save(l, s, cp)
+			}
+		}
+		c.grown[i] = nil
+	}
+	c.grown = c.grown[:0]
 	clear(c.parts)
 	c.parts = c.parts[:0]
 	c.meter.done()
@@ -392,9 +405,6 @@ func (c *committer) finish(p *part) {
 	p.finish()
 	if p.log.w.copied && p.segment != nil {
 		c.thin(p.segment)
-	}
-	if p.route == straight && p.failure == nil {
-		c.checkpoint(p.log)
 	}
 	for i, a := range p.waiting {
 		p.waiting[i] = nil

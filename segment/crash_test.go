@@ -47,6 +47,12 @@ func segments(seed uint64) LogConfig {
 	return cfg
 }
 
+func lateLog(seed uint64) LogConfig {
+	cfg := segments(seed)
+	cfg.FlushMessages, cfg.FlushAfter = 10, time.Hour
+	return cfg
+}
+
 type ackedRecord struct {
 	partition int32
 	offset    int64
@@ -95,6 +101,9 @@ func runWorkloadOn(t *testing.T, seed uint64, steps int, wrap func(vfs.FS) vfs.F
 				t.Fatal(err)
 			}
 			h.start = append(h.start, ackedStart{p, to, h.fs.Ops()})
+		case n == 5:
+			// What is acknowledged before it is synced may be lost, from some record on.
+			d.open(t, "late", 7, lateLog(seed)).mustAppend(t, makeBatch(t, 1+random.IntN(6), fmt.Sprint("late", step, strings.Repeat("x", random.IntN(int(segments(seed).SegmentBytes/30)))), int64(step)))
 		default:
 			prefix := fmt.Sprintf("s%d", step)
 			count := 1 + random.IntN(6)
@@ -150,6 +159,11 @@ func (h *history) check(t testing.TB, fs *vfs.Mem, ops int) error {
 		l, err := d.Dir.Log(id, segments(h.seed))
 		if err != nil {
 			return err
+		}
+		if id.Topic == "late" {
+			if got, err := l.readAll(0); err != nil || int64(len(got)) != l.LogEndOffset() {
+				return fmt.Errorf("read %s: %d of %d records, %w", id, len(got), l.LogEndOffset(), err)
+			}
 		}
 		if id.Topic != "orders" {
 			continue

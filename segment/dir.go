@@ -138,6 +138,7 @@ type Dir struct {
 	logs    map[logKey]*Log
 	ready   []*Log              // logs with something queued
 	jobs    []func()            // of the janitor
+	saves   []func()            // of the janitor, when it has no job: checkpoints, at most one for each log
 	doomed  map[*Log]struct{}   // deleted, and the janitor has not begun with their folders
 	haunted map[logKey]struct{} // deleted, and the journal does not say so: until a restart no such log is begun
 	shut    bool
@@ -154,6 +155,7 @@ type Dir struct {
 	scanned     atomic.Bool      // recovery has left something that is not durable yet
 	generation  uint64           // the latest of the journal that recovery has found
 	known       map[string]int64 // by file: how far the journal has filled it, while recovery runs
+	saveSaid    time.Time        // of the janitor: when the last log line about a checkpoint was written
 	bin
 }
 
@@ -419,6 +421,12 @@ func (d *Dir) writeClean(logs []*Log) error {
 	}
 	if !each {
 		if err := d.fs.SyncAll(d.topics); err != nil {
+			return fmt.Errorf("close log directory: %w", err)
+		}
+		for _, l := range logs { // not before what they speak of is durable
+			group.Go(func() error { return l.saveClosed(putFile) })
+		}
+		if err := group.Wait(); err != nil {
 			return fmt.Errorf("close log directory: %w", err)
 		}
 	}

@@ -20,6 +20,8 @@ type fileWrite struct {
 	err     error
 	wrote   bool // something, perhaps not all
 
+	checkpoint *checkpoint // true once it is durable; of a flush
+
 	started int64 // block where writing begins
 	chunks  []*chunk
 	bufs    [][]byte

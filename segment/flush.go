@@ -98,6 +98,7 @@ func (c *committer) beginFlush() {
 		}
 		w := &fileWrite{sync: true, trim: true}
 		w.prepare(c, l, s, s.size.Load())
+		w.checkpoint = c.capture(l, s)
 		f.writes = append(f.writes, w)
 		l.w.flushing = true
 	}
@@ -157,11 +158,17 @@ func (c *committer) endFlush() {
 			w.apply()
 			l.w.unflushed = 0
 			l.named.Store(true)
-			c.checkpoint(l)
+			if w.checkpoint != nil {
+				c.save(l, w.segment, w.checkpoint)
+				w.checkpoint = nil
+			}
 		} else if !l.w.dirty {
 			// A full disk, mostly: the journal keeps it, and the next flush tries again.
 			l.w.dirty, l.w.flushAt = true, time.Time{}
 			c.dirty = append(c.dirty, l)
+		}
+		if w.checkpoint != nil {
+			l.saving.Store(false)
 		}
 		w.done()
 	}

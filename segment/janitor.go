@@ -36,13 +36,23 @@ func (d *Dir) runJanitor() {
 	}
 }
 
+// runJobs does the jobs, and in between, when there is none, writes the checkpoints that wait for that.
 func (d *Dir) runJobs() {
-	d.mu.Lock()
-	jobs := d.jobs
-	d.jobs = nil
-	d.mu.Unlock()
-	for _, job := range jobs {
-		job()
+	for {
+		d.mu.Lock()
+		jobs := d.jobs
+		d.jobs = nil
+		if len(jobs) == 0 && len(d.saves) > 0 && !d.stopping() {
+			jobs = append(jobs, d.saves[0])
+			d.saves = d.saves[1:]
+		}
+		d.mu.Unlock()
+		if len(jobs) == 0 {
+			return
+		}
+		for _, job := range jobs {
+			job()
+		}
 	}
 }
 
@@ -52,6 +62,10 @@ func (d *Dir) toJanitor(job func()) {
 	d.mu.Lock()
 	d.jobs = append(d.jobs, job)
 	d.mu.Unlock()
+	d.wakeJanitor()
+}
+
+func (d *Dir) wakeJanitor() {
 	select {
 	case d.janitorWake <- struct{}{}:
 	default:
@@ -75,6 +89,7 @@ func (l *Log) Delete() {
 	d.mu.Unlock()
 	d.committer.refuse(l, waiting, ErrDeleted)
 	d.toJanitor(func() {
+		l.dropped = true
 		// Behind the round that may be writing to the log, nothing does any more.
 		if d.onCommitter(context.Background(), func() { d.committer.forget(l) }) != nil {
 			return // finishDeletes goes on with it

@@ -158,6 +158,7 @@ type Log struct {
 
 	named       atomic.Bool  // the folder's name is durable
 	saving      atomic.Bool  // a checkpoint is on its way to the disk
+	dropped     bool         // its files go; of the janitor alone
 	corruptSaid atomic.Int64 // unix seconds of the last log line about damage
 
 	mu      sync.Mutex // guards the fields below and swaps of segments; never held across a file operation
@@ -189,6 +190,7 @@ type writer struct {
 	deleted   bool
 	copied    bool        // it is being filled with what lies elsewhere
 	known     int64       // bytes of the active segment that recovery knows to have been acknowledged
+	promised  int64       // offset behind the last record that recovery knows to have been durable
 	resumed   *checkpoint // what recovery goes on from
 }
 

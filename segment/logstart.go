@@ -47,6 +47,7 @@ func (l *Log) recoverStart() error {
 	name := filepath.Join(l.path, startFile)
 	text, err := vfs.ReadFile(l.dir.fs, name)
 	if errors.Is(err, os.ErrNotExist) {
+		l.sayLateStart(0)
 		return nil
 	}
 	if err != nil {
@@ -61,10 +62,19 @@ func (l *Log) recoverStart() error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
+	l.sayLateStart(start)
 	l.start.Store(max(start, l.start.Load()))
 	// Never give out again what was deleted, whatever the files have lost.
 	l.w.next = max(l.w.next, start)
 	return nil
+}
+
+// sayLateStart says when the first segment begins behind the log start offset.
+func (l *Log) sayLateStart(start int64) {
+	if first := l.start.Load(); start < first {
+		l.dir.log.Error("the first segments of a log are missing, unless their records were deleted while the disk was full: it begins behind its log start offset",
+			"partition", l.id.String(), "folder", l.path, "firstOffset", start, "lastOffset", first-1)
+	}
 }
 
 // DeleteRecordsBefore moves the log start offset up, durably, and then removes the

@@ -108,18 +108,25 @@ func (l *Log) recover(clean bool) error {
 		s.flushed, s.created, s.named = size, true, true
 		l.w.next = s.base
 		if i < len(segments)-1 { // sealed: synced before the next one was made
-			s.size.Store(l.checkSeal(s, size, segments[i+1].base))
+			if size, err = l.checkSeal(s, size, segments[i+1].base); err != nil {
+				return err
+			}
+			s.size.Store(size)
 			continue
 		}
 		l.w.known = l.dir.known[s.name(".log")]
-		if l.w.resumed, err = l.resume(s, size); err != nil {
+		if err := l.resume(s, size); err != nil {
 			return err
 		}
 		if err := l.scan(s, size, clean); err != nil {
 			return err
 		}
+		l.comparePromise(s.name(".log"), size)
 	}
 	if err := l.recoverStart(); err != nil {
+		return err
+	}
+	if err := l.findMissing(); err != nil {
 		return err
 	}
 	l.sweep()
@@ -131,6 +138,41 @@ func (l *Log) recover(clean bool) error {
 	}
 	l.end.Store(l.w.next)
 	l.w.resumed = nil
+	return nil
+}
+
+// comparePromise says when records that were durable are not in the last segment any more. Others get their offsets.
+func (l *Log) comparePromise(file string, size int64) {
+	if l.w.next < l.w.promised {
+		l.dir.log.Error("a segment is shorter than what was durable of it: acknowledged records are missing", "partition", l.id.String(),
+			"file", file, "bytes", size, "bytesThen", l.w.known, "firstOffset", l.w.next, "lastOffset", l.w.promised-1)
+	}
+}
+
+// findMissing looks whether the last segment is gone, and its checkpoint has stayed, which must not be taken for that
+// of the next segment.
+func (l *Log) findMissing() error {
+	segments := *l.segments.Load()
+	for _, name := range l.retention.leftovers {
+		base, suffix, _ := parseFile(name)
+		if n := len(segments); suffix != checkpointSuffix[1:] || n > 0 && base <= segments[n-1].base {
+			continue
+		}
+		gone := newSegmentFile(l.path, base)
+		cp, err := l.readCheckpoint(gone)
+		if err != nil && !errors.Is(err, errDamaged) && !errors.Is(err, ErrFormat) {
+			return err
+		}
+		if err := errors.Join(l.dir.fs.Remove(gone.name(checkpointSuffix)), l.dir.fs.SyncDir(l.path)); err != nil {
+			return err
+		}
+		if cp == nil {
+			continue
+		}
+		if l.w.known, l.w.promised = cp.position, cp.next; cp.next > l.start.Load() {
+			l.comparePromise(gone.name(".log"), 0)
+		}
+	}
 	return nil
 }
 
@@ -354,10 +396,10 @@ func (l *Log) recoverProducers() error {
 			return err
 		}
 	}
-	if cp := l.w.resumed; cp != nil && cp.next > from {
-		state, err := producer.Decode(cp.producers)
+	if cp := l.w.resumed; cp != nil && cp.next >= from { // a snapshot knows less
+		state, err := producer.DecodeAll(cp.producers)
 		if err != nil {
-			return fmt.Errorf("checkpoint of %s: %w", l.id, err) // its CRC holds
+			return fmt.Errorf("checkpoint of %s: %w", l.id, err)
 		}
 		l.w.producers, from = state, cp.next
 	}

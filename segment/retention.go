@@ -257,7 +257,7 @@ func (l *Log) sweep() {
 		case "log.deleted", "index.deleted", "timeindex.deleted", "sealed.deleted", "checkpoint.deleted", "checkpoint.tmp":
 			doomed = append(doomed, name)
 		case "checkpoint":
-			if n := len(segments); n == 0 || segments[n-1].base != base {
+			if n := len(segments); n > 0 && base < segments[n-1].base {
 				doomed = append(doomed, name)
 			}
 		}

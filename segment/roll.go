@@ -144,20 +144,24 @@ func (l *Log) unclean() bool {
 
 // close brings everything into the files of a log that has changed since the
 // last clean close. Unless each is to be durable by itself, its caller makes all
-// logs durable with one sync. It runs when the committer has ended.
+// logs durable with one sync, and calls saveClosed. It runs when the committer has ended.
 func (l *Log) close(each bool) error {
 	if err := l.dir.committer.sealActive(l, each); err != nil {
 		return err
 	}
-	write, atomic := putFile, putFile
-	if each {
-		write, atomic = overwrite, vfs.WriteFileAtomic
+	if !each {
+		return l.writeDerived(putFile, putFile)
 	}
-	if err := l.writeDerived(write, atomic); err != nil {
+	if err := l.writeDerived(overwrite, vfs.WriteFileAtomic); err != nil {
 		return err
 	}
+	return l.saveClosed(func(fs vfs.FS, name string, data []byte) error { return replace(fs, name, data, overwrite) })
+}
+
+// saveClosed writes the checkpoint of a log that is closed and durable.
+func (l *Log) saveClosed(write func(fs vfs.FS, name string, data []byte) error) error {
 	if s := l.active(); s != nil {
-		return replace(l.dir.fs, s.name(checkpointSuffix), l.checkpoint(s).encode(), write)
+		return write(l.dir.fs, s.name(checkpointSuffix), l.checkpoint(s).encode())
 	}
 	return nil
 }

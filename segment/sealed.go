@@ -56,31 +56,62 @@ func (l *Log) writeSeal() error {
 	return overwrite(l.dir.fs, s.name(sealedSuffix), seal{s.size.Load(), l.w.next, s.sum}.encode())
 }
 
-// checkSeal compares the file of a sealed segment, and where the next one begins, with what they were
-// when it was left. It says what is missing, and gives the bytes that are worth reading.
-func (l *Log) checkSeal(s *segmentFile, size, nextBase int64) int64 {
+// readSeal gives the seal of a segment, nil when there is none that says anything.
+func (l *Log) readSeal(s *segmentFile) (*seal, error) {
 	name := s.name(sealedSuffix)
 	line, err := vfs.ReadFile(l.dir.fs, name)
 	if errors.Is(err, os.ErrNotExist) {
-		return size
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
 	}
 	x, err := decodeSeal(line)
 	if err != nil {
 		l.dir.log.Warn("the note of what a segment holds is damaged: changes of its length are not found", "partition", l.id.String(), "file", name, "error", err)
-		return size
+		return nil, nil
+	}
+	return &x, nil
+}
+
+// checkSeal compares the file of a sealed segment, and where the next one begins, with what they were
+// when it was left. It says what is missing, and gives the bytes that are worth reading.
+func (l *Log) checkSeal(s *segmentFile, size, nextBase int64) (int64, error) {
+	x, err := l.readSeal(s)
+	if err != nil || x == nil {
+		return size, err
 	}
 	if size < x.length {
+		end, err := l.endOf(s, size)
+		if err != nil {
+			return 0, err
+		}
 		l.dir.log.Error("a segment has become shorter since it was left: the records at its end are missing, and are not served",
-			"partition", l.id.String(), "file", s.name(".log"), "bytes", size, "bytesThen", x.length, "lastOffset", x.next-1)
-	}
-	if size > x.length {
-		l.dir.log.Error("a segment has become longer since it was left: what follows its end then is not served",
-			"partition", l.id.String(), "file", s.name(".log"), "bytes", size, "bytesThen", x.length, "lastOffset", x.next-1)
-		size = x.length
+			"partition", l.id.String(), "file", s.name(".log"), "bytes", size, "bytesThen", x.length, "firstOffset", end, "lastOffset", x.next-1)
 	}
 	if nextBase != x.next {
 		l.dir.log.Error("segments are missing between two others: their records are not served", "partition", l.id.String(),
 			"file", s.name(".log"), "firstOffset", x.next, "lastOffset", nextBase-1)
+	} else if size > x.length {
+		l.dir.log.Error("a segment has become longer since it was left: what follows its end then is not served",
+			"partition", l.id.String(), "file", s.name(".log"), "bytes", size, "bytesThen", x.length, "lastOffset", x.next-1)
+		size = x.length
 	}
-	return size
+	return size, nil
+}
+
+// endOf reads where the whole batches at the front of a segment end.
+func (l *Log) endOf(s *segmentFile, size int64) (int64, error) {
+	f, err := l.dir.files.acquire(&s.handle)
+	if err != nil {
+		return 0, err
+	}
+	defer l.dir.files.release(&s.handle)
+	walk := walker{file: f, end: size, expect: s.base}
+	for walk.next() || errors.Is(walk.err, errMisplaced) {
+	}
+	if errors.Is(walk.err, errRead) {
+		return 0, walk.err
+	}
+	return walk.expect, nil
 }
