@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/millrace/millrace/segment/batch"
 	"github.com/millrace/millrace/segment/inspect"
@@ -209,6 +208,7 @@ type tableSink struct {
 	w       *bufio.Writer
 	buf     []byte
 	heading string // not written yet
+	clock   clock
 }
 
 func (s *tableSink) logFile(path string, _, _ int64) { s.heading = path }
@@ -228,7 +228,7 @@ func (s *tableSink) batch(v *batchView) {
 	b = appendInt(b, ", ", int64(h.Size()))
 	b = append(append(b, " bytes, "...), h.Codec().String()...)
 	b = appendInt(b, ", epoch ", int64(h.PartitionLeaderEpoch))
-	b = appendTime(append(b, ", "...), h.MaxTimestamp)
+	b = s.clock.append(append(b, ", "...), h.MaxTimestamp)
 	if h.LogAppendTime() {
 		b = append(b, " (append time)"...)
 	}
@@ -247,7 +247,7 @@ func (s *tableSink) batch(v *batchView) {
 		b = append(b, ", control"...)
 	}
 	if h.HasDeleteHorizon() {
-		b = appendTime(append(b, ", tombstones until "...), h.BaseTimestamp)
+		b = s.clock.append(append(b, ", tombstones until "...), h.BaseTimestamp)
 	}
 	if v.journaled {
 		b = append(b, ", in the journal"...)
@@ -261,7 +261,7 @@ func (s *tableSink) record(_ *batchView, r *recordView) {
 		b = append(b, "  "...)
 	}
 	b = appendInt(b, "", r.offset)
-	b = appendTime(append(b, ' '), r.timestamp)
+	b = s.clock.append(append(b, ' '), r.timestamp)
 	switch {
 	case r.marker != nil:
 		b = append(append(b, " marker "...), r.marker.kind...)
@@ -289,7 +289,7 @@ func (s *tableSink) record(_ *batchView, r *recordView) {
 			if i > 0 {
 				b = append(b, ", "...)
 			}
-			b = append(appendEscaped(b, h.Key), '=')
+			b = append(appendEscaped(b, []byte(h.Key)), '=')
 			b = s.o.format.append(b, h.Value)
 		}
 		b = append(b, '}')
@@ -314,7 +314,7 @@ func (s *tableSink) entry(kind string, fields ...field) {
 				b = strconv.AppendInt(b, int64(v), 10)
 			}
 		case millis:
-			b = appendTime(b, int64(v))
+			b = s.clock.append(b, int64(v))
 		default:
 			b = fmt.Append(b, v)
 		}
@@ -340,12 +340,4 @@ func (s *tableSink) write(b []byte) {
 	}
 	s.w.Write(b)
 	s.buf = keepBuffer(b)
-}
-
-// appendTime writes a timestamp in UTC, or "-".
-func appendTime(b []byte, ms int64) []byte {
-	if ms < 0 {
-		return append(b, '-')
-	}
-	return time.UnixMilli(ms).UTC().AppendFormat(b, timestampLayout)
 }
