@@ -49,12 +49,24 @@ func (d *dumper) log(p *inspect.Partition, s *inspect.Segment) error {
 	defer b.Close()
 	d.sink.logFile(s.Log.Path, s.Base, from)
 	v := batchView{partition: p, topic: d.topicOf(p), file: s.Log.Path, valid: true}
+	var met *inspect.Damage // not said yet
+	say := func() {
+		if met != nil {
+			d.damage++
+			d.sink.damage(met)
+		}
+		met = nil
+	}
 	for {
 		for b.Next() {
 			if err := d.ctx.Err(); err != nil {
 				return err
 			}
 			v.header, v.position = b.Header(), b.Position()
+			if v.header.BaseOffset <= d.o.from {
+				met = nil // it took nothing that was asked for
+			}
+			say()
 			if v.header.BaseOffset > d.o.to {
 				return nil
 			}
@@ -65,22 +77,21 @@ func (d *dumper) log(p *inspect.Partition, s *inspect.Segment) error {
 				return err
 			}
 		}
-		damage := new(inspect.Damage)
-		if b.Err() != nil && !errors.As(b.Err(), &damage) {
+		if b.Err() == nil || d.gone(b.Err()) {
+			say()
+			return nil
+		}
+		say()
+		if !errors.As(b.Err(), &met) {
 			return b.Err()
 		}
-		if b.Err() == nil {
+		if met.Offset > d.o.to {
 			return nil
 		}
-		if damage.Offset > d.o.to {
-			return nil
-		}
-		resumed := b.Resume()
-		if resumed || !damage.Torn || !d.held {
-			d.damage++
-			d.sink.damage(damage)
-		}
-		if !resumed {
+		if !b.Resume() {
+			if !met.Torn || !d.held {
+				say()
+			}
 			return nil
 		}
 	}
