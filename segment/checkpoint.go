@@ -179,7 +179,7 @@ func (l *Log) resume(s *segmentFile, size int64) (*checkpoint, error) {
 	}
 	if err == nil && cp.position > size {
 		l.w.known = max(l.w.known, cp.position)
-		l.dir.log.Error("a segment is shorter than what was durable of it: acknowledged records are missing",
+		l.dir.log.Error(SaidShortened,
 			"partition", l.id.String(), "file", s.name(".log"), "bytes", size, "bytesThen", cp.position, "lastOffset", cp.next-1)
 		return nil, nil
 	}
@@ -190,7 +190,7 @@ func (l *Log) resume(s *segmentFile, size int64) (*checkpoint, error) {
 		return nil, err
 	}
 	if err != nil {
-		l.dir.log.Warn("checkpoint is not used: the segment is read from its beginning", "partition", l.id.String(), "file", name, "error", err)
+		l.dir.log.Warn(SaidCheckpoint, "partition", l.id.String(), "file", name, "error", err)
 		return nil, nil
 	}
 	return cp, nil

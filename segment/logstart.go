@@ -54,7 +54,7 @@ func (l *Log) recoverStart() error {
 	}
 	start, err := decodeStart(text)
 	if errors.Is(err, errDamaged) {
-		l.dir.log.Error("the log start offset is damaged: deleted records of the first segment may be served again, until records are deleted anew",
+		l.dir.log.Error(SaidLogStart,
 			"partition", l.id.String(), "file", name, "logStartOffset", l.start.Load(), "error", err)
 		return nil
 	}
