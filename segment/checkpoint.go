@@ -177,8 +177,10 @@ func (l *Log) resume(s *segmentFile, size int64) (*checkpoint, error) {
 	if err == nil && cp.base != s.base {
 		err = fmt.Errorf("%w: checkpoint of segment %d", errDamaged, cp.base)
 	}
-	if err == nil && cp.position > size {
+	if err == nil { // nothing before that is the end that a crash leaves
 		l.w.known = max(l.w.known, cp.position)
+	}
+	if err == nil && cp.position > size {
 		l.dir.log.Error(SaidShortened,
 			"partition", l.id.String(), "file", s.name(".log"), "bytes", size, "bytesThen", cp.position, "lastOffset", cp.next-1)
 		return nil, nil

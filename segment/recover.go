@@ -98,7 +98,10 @@ func (l *Log) recover(clean bool) error {
 	if err := l.findFiles(); err != nil {
 		return err
 	}
-	seals := l.readSeals()
+	seals, err := l.readSeals()
+	if err != nil {
+		return err
+	}
 	segments := *l.segments.Load()
 	for i, s := range segments {
 		size, err := l.fileSize(s)

@@ -77,7 +77,7 @@ func (l *Log) readSeal(s *segmentFile) *seal {
 // readSeals reads the notes of all segments but the last. A segment that begins before the one before it
 // ends, as a copy of a file does under another name, is taken out of the log: its records are there already, or
 // nobody knows whose they are.
-func (l *Log) readSeals() []*seal {
+func (l *Log) readSeals() ([]*seal, error) {
 	all := *l.segments.Load()
 	kept, seals := all[:0:0], make([]*seal, 0, len(all))
 	for i, s := range all {
@@ -86,6 +86,16 @@ func (l *Log) readSeals() []*seal {
 				"firstOffset", s.base, "before", kept[n-1].name(".log"), "lastOffset", seals[n-1].next-1)
 			continue
 		}
+		if i > 0 && i == len(all)-1 { // the one before may have no note, as it was the last
+			first, err := l.firstOffset(s)
+			if err != nil {
+				return nil, err
+			}
+			if first >= 0 && first < s.base {
+				l.dir.log.Error(SaidDuplicate, "partition", l.id.String(), "file", s.name(".log"), "firstOffset", first)
+				continue
+			}
+		}
 		var x *seal
 		if i < len(all)-1 {
 			x = l.readSeal(s)
@@ -93,7 +103,28 @@ func (l *Log) readSeals() []*seal {
 		kept, seals = append(kept, s), append(seals, x)
 	}
 	l.segments.Store(&kept)
-	return seals
+	return seals, nil
+}
+
+// firstOffset is the offset that a segment's first batch says it has, -1 when there is none that is whole.
+func (l *Log) firstOffset(s *segmentFile) (int64, error) {
+	size, err := l.fileSize(s)
+	if err != nil {
+		return -1, err
+	}
+	f, err := l.dir.files.acquire(&s.handle)
+	if err != nil {
+		return -1, err
+	}
+	defer l.dir.files.release(&s.handle)
+	walk := walker{file: f, end: size, whole: true, readAhead: seekWindow}
+	if !walk.next() {
+		if errors.Is(walk.err, errRead) {
+			return -1, walk.err
+		}
+		return -1, nil
+	}
+	return walk.header.BaseOffset, nil
 }
 
 // checkSeal compares the file of a sealed segment, and where the next one begins, with what they were

@@ -24,3 +24,6 @@ const (
 	SaidSetAside       = "a partition's folder is set aside, not removed: "
 	SaidNoTopic        = "it belongs to no topic that the catalogue knows"
 )
+
+// TornBytes is more than a crash can leave incomplete at the end of a log: where more follows what is no batch, that is damage.
+const TornBytes = tornBytes
