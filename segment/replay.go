@@ -97,6 +97,7 @@ func (d *Dir) replay(names []string) error {
 		}
 	}
 	r := replayer{dir: d, bases: scan.bases, firsts: map[logKey]int64{}, touched: map[string]*replayed{}}
+	r.holes = slices.ContainsFunc(scan.files, func(f scannedFile) bool { return len(f.holes) > 0 })
 	defer r.close()
 	number = 0
 	for _, f := range scan.files {
@@ -222,6 +223,7 @@ type replayer struct {
 	touched map[string]*replayed
 	entries int
 	bytes   int64
+	holes   bool // a round of the journal is damaged
 }
 
 // replayed is a file that was written to.
@@ -242,7 +244,7 @@ func (r *replayer) apply(e journalEntry) error {
 	if err != nil || f.file == nil {
 		return err
 	}
-	if e.position > f.size {
+	if e.position > f.size && !r.holes { // what a damaged round held is missing, and shows as damage
 		d.log.Warn(SaidJournalHole, "partition", e.id.String(), "file", s.name(".log"), "position", e.position)
 		return nil
 	}

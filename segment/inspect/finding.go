@@ -45,7 +45,14 @@ func (f Finding) String() string {
 	}
 	s += ": " + f.What
 	if f.FirstOffset >= 0 {
-		s += fmt.Sprintf(" [offsets %d to %d]", f.FirstOffset, f.LastOffset)
+		s += fmt.Sprintf(" [offset %d", f.FirstOffset)
+		switch {
+		case f.LastOffset < f.FirstOffset:
+			s += " and on"
+		case f.LastOffset > f.FirstOffset:
+			s += fmt.Sprintf(" to %d", f.LastOffset)
+		}
+		s += "]"
 	}
 	if f.Found != "" {
 		s += " (" + f.Found + ")"

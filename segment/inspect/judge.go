@@ -52,6 +52,7 @@ type judge struct {
 
 	segments []*judged
 	now      *judged
+	start    int64 // log start offset, -1: none
 	next     int64 // the offset behind the last batch, -1: not known yet
 	claimed  int64 // what a note says that it should be, when that is more
 	epoch    int32 // of the last batch, -1: none
@@ -65,6 +66,9 @@ type judge struct {
 	rebuilt   map[string][]byte    // snapshots that are no good: what they would hold
 	odd       map[string]string    // small files that are no good, and why
 	lastEpoch epochRun
+	lost      []badRange // offsets that are missing
+	lostSince bool       // … behind the last snapshot that was met
+	untold    bool       // something could not be read
 }
 
 // epochRun is the batches with the leader epoch that came last.
@@ -88,6 +92,7 @@ type held struct {
 type judged struct {
 	seg       *Segment
 	last      bool
+	cut       bool  // it is to end before its first damage
 	size      int64 // of the file
 	end       int64 // where its last whole batch ends
 	next      int64 // the offset behind that
@@ -113,6 +118,9 @@ type badRange struct {
 	from, to    int64
 	first, last int64 // offsets that are lost with it; last < first: none
 	tornEnd     bool  // as a crash leaves it
+	before      int64 // records of the segment that lie before it
+	records     int64 // intact records that go with it
+	stranger    bool  // a whole batch that belongs elsewhere: no offset is lost with it
 }
 
 // fix is a field outside of the CRC that has to be put right.
@@ -145,6 +153,7 @@ func (j *judge) unreadable(file string, err error) {
 	if errors.Is(err, fs.ErrNotExist) && j.opts.Held {
 		return // a running server has removed it since
 	}
+	j.untold = true
 	j.say(about(Untold, file, SaidUnreadable, err.Error()))
 }
 
@@ -156,23 +165,18 @@ func (j *judge) run() {
 	j.strangers()
 	j.readEpochs()
 	start := j.readStart()
-	logs := 0
-	for i := range j.part.Segments {
-		if j.part.Segments[i].Log.There() {
-			logs++
-		}
-	}
+	j.start = start
+	last := j.lastLog()
 	for i := range j.part.Segments {
 		s := &j.part.Segments[i]
 		if !s.Log.There() {
 			j.withoutLog(s)
 			continue
 		}
-		logs--
 		if j.opts.stopped() {
 			return
 		}
-		j.segment(s, logs == 0, start)
+		j.segment(s, i == last, start)
 	}
 	if j.opts.Held {
 		return
@@ -184,10 +188,30 @@ func (j *judge) run() {
 	}
 	j.compareEpochs()
 	if start > max(j.next, 0) && j.counts.Segments > 0 {
-		f := about(Harm, j.part.LogStart.Path, SaidStartBehind, fmt.Sprintf("it is %d, the log ends at %d", start, j.next))
-		f.FirstOffset, f.LastOffset = j.next, start-1
+		f := about(Note, j.part.LogStart.Path, SaidStartBehind, fmt.Sprintf("it is %d, the log ends at %d", start, j.next))
 		j.say(f)
 	}
+}
+
+// lastLog is the number of the segment that a server goes on with: the last whose first batch does not belong before it, as
+// that of a copy under another name does.
+func (j *judge) lastLog() int {
+	all := j.part.Segments
+	for i := len(all) - 1; i >= 0; i-- {
+		if !all[i].Log.There() {
+			continue
+		}
+		b, err := OpenBatches(j.fs, all[i].Log.Path, Options{Unordered: true, End: min(all[i].Log.Size, chunkBytes)})
+		if err != nil {
+			return i // which is told when it is read
+		}
+		stranger := b.Next() && b.Header().BaseOffset < all[i].Base
+		b.Close() // it was only read
+		if !stranger {
+			return i
+		}
+	}
+	return -1
 }
 
 // finish gives the findings, when all records have been counted.
@@ -285,16 +309,24 @@ func (j *judge) begin(s *Segment, last bool, start int64) bool {
 		f := about(Harm, j.segments[len(j.segments)-2].seg.Log.Path, segment.SaidGap, "the next segment is "+filepath.Base(s.Log.Path))
 		f.FirstOffset, f.LastOffset = want, s.Base-1
 		j.say(f)
-		j.lose()
+		j.lose(j.next, s.Base-1)
 	case s.Base > j.next:
-		j.lose()
+		j.lose(j.next, s.Base-1)
 	}
 	j.next, j.claimed = s.Base, 0
 	return true
 }
 
-// lose forgets what the producers were about to send: some of it is missing.
-func (j *judge) lose() { j.strict.Clear() }
+// lose notes offsets that are missing, and forgets what the producers were about to send.
+func (j *judge) lose(first, last int64) {
+	j.strict.Clear()
+	j.lostSince = true
+	if n := len(j.lost); n > 0 && j.lost[n-1].last+1 >= first {
+		j.lost[n-1].last = max(j.lost[n-1].last, last)
+	} else if last >= first {
+		j.lost = append(j.lost, badRange{first: first, last: last})
+	}
+}
 
 // segment looks at one segment.
 func (j *judge) segment(s *Segment, last bool, start int64) {
@@ -433,7 +465,7 @@ func (j *judge) settle(following int64, adjacent bool) {
 	name := j.now.seg.Log.Path
 	switch {
 	case base == j.next:
-	case adjacent && following == j.next+span:
+	case adjacent && (following == j.next+span || following < 0 && j.leap(base, p.position)):
 		f := about(Harm, name, SaidOffsetWrong, fmt.Sprintf("it says %d, and stands where %d belongs", base, j.next))
 		f.Position, f.FirstOffset, f.LastOffset, f.Bytes = p.position, j.next, j.next+span-1, size
 		j.say(f)
@@ -447,26 +479,32 @@ func (j *judge) settle(following int64, adjacent bool) {
 		f := about(Harm, name, segment.SaidDamaged, found)
 		f.Position, f.Bytes = p.position, size
 		bad := badRange{from: p.position, to: p.position + size, first: j.next, last: j.next - 1}
-		if following > j.next {
+		if bad.stranger = following <= j.next; !bad.stranger {
 			bad.last = following - 1
 			f.FirstOffset, f.LastOffset = bad.first, bad.last
 		}
 		j.say(f)
 		j.now.markBad(bad)
-		j.lose()
+		j.lose(bad.first, bad.last)
 		return
 	default:
 		f := about(Harm, name, SaidOffsetsGone, "")
 		f.Position, f.FirstOffset, f.LastOffset = p.position, j.next, base-1
 		if n := len(j.now.bad); n > 0 && j.now.bad[n-1].to == p.position { // they are gone with what was damaged
 			j.now.bad[n-1].last = base - 1
-		} else if j.part.Layout == Millrace {
+		} else if j.part.Layout != Kafka {
 			j.now.gaps = append(j.now.gaps, f)
 		}
-		j.lose()
+		j.lose(j.next, base-1)
 	}
 	h.BaseOffset = base
 	j.keep(h, p)
+}
+
+// leap tells whether the last batch of a log has an offset that nothing explains: a server leaves no hole there, unless records
+// had been deleted up to that offset.
+func (j *judge) leap(base, position int64) bool {
+	return base > j.next && position == j.now.end && j.now.last && j.part.Layout == Millrace && !j.opts.Held && base != j.start
 }
 
 // keep takes a batch as one of the log.
@@ -514,7 +552,8 @@ func (s *judged) fix(f fix) {
 // markBad notes bytes that are no batch of the log; those that touch are one.
 func (s *judged) markBad(r badRange) {
 	s.summed = false
-	if n := len(s.bad); n > 0 && s.bad[n-1].to == r.from {
+	r.before = s.records
+	if n := len(s.bad); n > 0 && s.bad[n-1].to == r.from && !s.bad[n-1].stranger && !r.stranger {
 		s.bad[n-1].to, s.bad[n-1].last = r.to, max(s.bad[n-1].last, r.last)
 		return
 	}
@@ -543,7 +582,7 @@ func (j *judge) badMiddle(d *Damage, b *Batches) {
 	}
 	j.say(f)
 	j.now.markBad(bad)
-	j.lose()
+	j.lose(bad.first, bad.last)
 }
 
 // tornEnd tells whether a server takes what begins at a position for the end that a crash leaves, and cuts it.
@@ -575,7 +614,7 @@ func (j *judge) badEnd(d *Damage, b *Batches) {
 		}
 		f.What = segment.SaidDamagedEnd
 		if bad.tornEnd = j.tornEnd(b.Name(), d.Position, b.Size()) || d.Torn && j.part.Layout == Kafka; bad.tornEnd {
-			f.What, f.FirstOffset = segment.SaidTornEnd, -1
+			f.What = segment.SaidTornEnd
 		}
 	}
 	j.say(f)
@@ -583,7 +622,7 @@ func (j *judge) badEnd(d *Damage, b *Batches) {
 	if bad.last >= bad.first {
 		j.claimed = bad.last + 1
 	}
-	j.lose()
+	j.lose(bad.first, bad.last)
 }
 
 // endOfSegment is the offset that comes behind the segment, as its note or the next segment says; -1 when none does.

@@ -76,7 +76,7 @@ func (j *judge) endSegment(walked int64) {
 			f := about(Harm, now.seg.Log.Path, segment.SaidSealShorter, fmt.Sprintf("it has %d bytes, and had %d", size, x.Length))
 			f.Position, f.FirstOffset, f.LastOffset = size, j.next, x.Next-1
 			j.say(f)
-			j.lose()
+			j.lose(f.FirstOffset, f.LastOffset)
 		case size == x.Length && now.summed && now.sum != x.Sum && len(now.fixes) == 0:
 			j.say(about(Harm, now.seg.Log.Path, SaidSumWrong, fmt.Sprintf("its CRC is %08x, and was %08x", now.sum, x.Sum)))
 			now.sealOdd = "the segment has another CRC"
@@ -205,6 +205,9 @@ func (j *judge) compareEpochs() {
 		return
 	}
 	last := j.segments[len(j.segments)-1]
+	for i := len(j.segments) - 1; i > 0 && last.duplicate; i-- {
+		last = j.segments[i-1]
+	}
 	run := &j.lastEpoch
 	if n := len(j.seen); n > 1 && run.batches == 1 && run.before >= 0 && epochAt(j.epochs, run.offset) == run.before && last.cpOdd != "" {
 		// The checksum knows of a change, and this is one.
@@ -223,7 +226,11 @@ func (j *judge) compareEpochs() {
 	}
 	if wrong == "" && j.part.Layout == Millrace {
 		for _, e := range j.epochs {
-			if e.Start >= first && e.Start < j.next && epochAt(j.seen, e.Start) != e.Epoch {
+			if e.Start >= j.next {
+				wrong = fmt.Sprintf("epoch %d begins at offset %d, the log ends at %d", e.Epoch, e.Start, j.next)
+				break
+			}
+			if e.Start >= first && !j.isLost(e.Start) && epochAt(j.seen, e.Start) != e.Epoch {
 				wrong = fmt.Sprintf("offset %d is of epoch %d, not of %d", e.Start, epochAt(j.seen, e.Start), e.Epoch)
 				break
 			}
@@ -233,6 +240,11 @@ func (j *judge) compareEpochs() {
 		j.say(about(Harm, f.Path, SaidEpochsOdd, wrong))
 		j.odd[f.Path] = wrong
 	}
+}
+
+// isLost tells whether an offset is missing.
+func (j *judge) isLost(offset int64) bool {
+	return slices.ContainsFunc(j.lost, func(r badRange) bool { return r.first <= offset && offset <= r.last })
 }
 
 // allEpochs is what the leader epoch checkpoint should hold.
@@ -304,12 +316,12 @@ func (j *judge) meetSnapshots(offset int64) {
 			j.odd[s.Path], j.rebuilt[s.Path] = err.Error(), j.producers.Encode()
 			continue
 		}
-		if found := j.compareProducers(state); found != "" {
+		if found := j.compareProducers(state); found != "" && !j.lostSince {
 			j.say(about(Harm, s.Path, SaidSnapshotOdd, found))
 			j.odd[s.Path], j.rebuilt[s.Path] = found, j.producers.Encode()
 			continue
 		}
-		j.producers = *state
+		j.producers, j.lostSince = *state, false
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -134,7 +135,7 @@ func examine(ctx context.Context, fsys vfs.FS, place *Place, o VerifyOptions, ke
 	order := newOrder(len(parts), func(j *judge) {
 		j.counts.Partitions = 1
 		v.counts.add(j.counts)
-		harm := false
+		harm := slices.ContainsFunc(j.part.Leftovers, temporary)
 		for _, f := range j.finish() {
 			harm = harm || f.Severity == Harm
 			tell(f)
@@ -157,6 +158,9 @@ func examine(ctx context.Context, fsys vfs.FS, place *Place, o VerifyOptions, ke
 	group.Wait()
 	return v, ctx.Err()
 }
+
+// temporary tells of files that a step which was cut short has left.
+func temporary(f File) bool { return strings.HasSuffix(f.Path, tempSuffix) }
 
 // order hands on what is done in the order in which it was begun.
 type order struct {
