@@ -183,7 +183,12 @@ func (j *judge) run() {
 	}
 	j.meetSnapshots(max(j.next, 0))
 	for _, s := range j.snapshots {
-		j.say(about(Harm, s.Path, segment.SaidSnapshot, fmt.Sprintf("the log ends at offset %d", j.next)))
+		f := about(Harm, s.Path, segment.SaidSnapshot, fmt.Sprintf("the log ends at offset %d, and went on to %d", j.next, s.Offset))
+		if from := max(j.next, 0); len(j.segments) > 0 && s.Offset > max(from, j.claimed, j.start) {
+			f.FirstOffset, f.LastOffset = max(from, j.claimed), s.Offset-1
+			j.claimed = s.Offset
+		}
+		j.say(f)
 		j.odd[s.Path] = "it lies behind the end of the log"
 	}
 	j.compareEpochs()
