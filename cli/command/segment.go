@@ -1,0 +1,19 @@
+package command
+
+import "github.com/urfave/cli/v2"
+
+func segmentCommand(e *env) *cli.Command {
+	return &cli.Command{
+		Name:  "segment",
+		Usage: "look at logs on the disk, without a server",
+		Description: `Examples:
+  millrace segment ls ./data
+  millrace segment ls /var/lib/kafka/data --sort size --reverse
+  millrace segment dump ./data --topic orders --offsets 100..200
+
+The commands read millrace's data directories, log directories of Apache Kafka's, the folder
+of one partition, and single files. They write nothing. A directory that a running server
+holds is read as it is at that moment, which is said on standard error.`,
+		Subcommands: []*cli.Command{segmentLs(e), segmentDump(e)},
+	}
+}
