@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"math"
 	"path/filepath"
 	"strings"
 
@@ -20,10 +21,7 @@ func (p *Plan) Apply(ctx context.Context, done func(n int, s Step)) error {
 	if len(p.Steps) == 0 {
 		return nil
 	}
-	m := &mender{fs: p.fs, root: filepath.Dir(filepath.Dir(p.Quarantine)), quarantine: p.Quarantine, interval: p.interval}
-	if m.interval <= 0 {
-		m.interval = 4096
-	}
+	m := &mender{fs: p.fs, root: filepath.Dir(filepath.Dir(p.Quarantine)), quarantine: p.Quarantine}
 	if p.Place.Kind == WholeDirectory {
 		m.root = p.Place.Path
 	}
@@ -49,7 +47,6 @@ type mender struct {
 	fs         vfs.FS
 	root       string // what lies below it has the same path below the quarantine
 	quarantine string
-	interval   int
 }
 
 // note writes the plan down beside what it removes.
@@ -287,19 +284,19 @@ type walked struct {
 }
 
 // walk goes through the batches of a log that is well.
-func (m *mender) walk(file string, base int64) (w walked, err error) {
-	b, err := OpenBatches(m.fs, file, Options{})
+func (m *mender) walk(s *Segment, interval int) (w walked, err error) {
+	b, err := OpenBatches(m.fs, s.Log.Path, Options{})
 	if err != nil {
 		return w, err
 	}
 	defer func() { err = errors.Join(err, b.Close()) }()
-	w = walked{index: segment.NewIndexer(), next: base, first: -1}
+	w = walked{index: segment.NewIndexer(), next: s.Base, first: -1}
 	for b.Next() {
 		h := b.Header()
 		var prefix [batch.HeaderSize]byte
 		batch.PutHeader(prefix[:], h)
 		w.sum = batch.ExtendSum(w.sum, prefix[:], h)
-		w.index.Add(h.LastOffset(), h.MaxTimestamp, b.Position(), h.Size(), m.interval)
+		w.index.Add(h.LastOffset(), h.MaxTimestamp, b.Position(), h.Size(), interval)
 		if w.first < 0 {
 			w.first = h.MaxTimestamp
 		}
@@ -309,8 +306,8 @@ func (m *mender) walk(file string, base int64) (w walked, err error) {
 }
 
 // rebuild writes the indexes of a segment anew.
-func (m *mender) rebuild(s *Segment) error {
-	w, err := m.walk(s.Log.Path, s.Base)
+func (m *mender) rebuild(s *Segment, interval int) error {
+	w, err := m.walk(s, interval)
 	if err != nil {
 		return err
 	}
@@ -322,16 +319,16 @@ func (m *mender) rebuild(s *Segment) error {
 }
 
 // seal says what a segment holds.
-func (m *mender) seal(file string, base, next int64) ([]byte, error) {
-	w, err := m.walk(file, base)
+func (m *mender) seal(s *Segment, next int64) ([]byte, error) {
+	w, err := m.walk(s, math.MaxInt)
 	if err != nil {
 		return nil, err
 	}
 	return segment.EncodeSealed(segment.Sealed{Length: w.length, Next: next, Sum: w.sum}), nil
 }
 
-func (m *mender) checkpoint(s *Segment, epochs []segment.EpochEntry, producers []byte) ([]byte, error) {
-	w, err := m.walk(s.Log.Path, s.Base)
+func (m *mender) checkpoint(s *Segment, interval int, epochs []segment.EpochEntry, producers []byte) ([]byte, error) {
+	w, err := m.walk(s, interval)
 	if err != nil {
 		return nil, err
 	}

@@ -3,7 +3,6 @@ package inspect_test
 import (
 	"bytes"
 	"context"
-	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"sync"
@@ -59,86 +58,21 @@ func stop(t testing.TB, d *segment.Dir) {
 	}
 }
 
-var orders = segment.LogID{Topic: "orders", TopicID: [16]byte{1, 2, 3}}
-
-func settings() segment.LogConfig {
-	cfg := segment.DefaultLogConfig()
-	cfg.SegmentBytes, cfg.IndexIntervalBytes = 2000, 100
-	return cfg
-}
-
 func openLog(t testing.TB, d *segment.Dir) *segment.Log {
 	t.Helper()
-	l, err := d.Log(orders, settings())
+	l, err := d.Log(injure.Orders, injure.Settings())
 	if err != nil {
 		t.Fatal(err)
 	}
 	return l
 }
 
-// write appends one batch of an idempotent producer, whose sequence is the offset.
-func write(t testing.TB, l *segment.Log, n int, epoch int32, value string) {
-	t.Helper()
-	b := batch.NewBuilder(batch.BuilderOptions{Idempotent: true, ProducerID: 7, BaseSequence: int32(l.LogEndOffset())})
-	for i := range n {
-		b.Append(1_700_000_000_000+l.LogEndOffset()+int64(i), []byte("key"), fmt.Appendf(nil, "%s-%d", value, l.LogEndOffset()+int64(i)), nil)
-	}
-	built, err := b.Build()
-	if err != nil {
-		t.Fatal(err)
-	}
-	done := make(chan segment.Result, 1)
-	if err := l.Append(context.Background(), &segment.Append{Batches: built, LeaderEpoch: epoch, Done: func(r segment.Result) { done <- r }}); err != nil {
-		t.Fatal(err)
-	}
-	if r := <-done; r.Err != nil {
-		t.Fatal(r.Err)
-	}
-}
-
 // healthy makes a directory with a partition of several segments; whole is what it holds.
 func healthy(t testing.TB, from injure.From) (m *vfs.Mem, whole map[int64]string) {
 	t.Helper()
 	m = vfs.NewMem()
-	if err := vfs.MkdirAllDurable(m, "data", 0o755); err != nil {
-		t.Fatal(err)
-	}
-	d, _ := serve(t, m)
-	l := openLog(t, d)
-	for i := range 75 {
-		write(t, l, 1+i%3, int32(i/20), "value")
-	}
-	switch from {
-	case injure.Killed:
-		killed := m.Crash(1, 1)
-		whole = readAll(t, l)
-		stop(t, d)
-		return killed, whole
-	case injure.Closed:
-		whole = readAll(t, l)
-		stop(t, d)
-	case injure.Journaled:
-		stop(t, d)
-		d, _ = serve(t, m, func(o *segment.DirOptions) { o.DirectBytes, o.FlushInterval = 1<<40, time.Hour })
-		l = openLog(t, d)
-		for i := range 5 {
-			write(t, l, 1+i%3, 3, "small")
-		}
-		killed := m.Crash(1, 1)
-		whole = readAll(t, l)
-		stop(t, d)
-		m = killed
-		p := admit(t, m, 1)
-		for _, s := range p.Part.Segments {
-			if s.Checkpoint.There() {
-				if err := m.Remove(s.Checkpoint.Path); err != nil {
-					t.Fatal(err)
-				}
-			}
-		}
-		return m, whole
-	}
-	if err := m.Remove("data/" + segment.CleanMarker); err != nil {
+	whole, err := injure.Fill(m, "data", from, false)
+	if err != nil {
 		t.Fatal(err)
 	}
 	return m, whole

@@ -20,9 +20,8 @@ type RepairOptions struct {
 	Only func(p *Partition) bool
 	// Stamp names the folder in the quarantine for what this repair removes: no other may have had it.
 	Stamp string
-	// IndexInterval is how many bytes of log lie between two entries of an index that is built anew:
-	// index.interval.bytes. 0: 4096.
-	IndexInterval int
+	// IndexInterval gives index.interval.bytes of a partition's topic, for indexes that are built anew. Nil: 4096.
+	IndexInterval func(p *Partition) int
 	// Workers and Progress are Verify's.
 	Workers  int
 	Progress *Progress
@@ -61,7 +60,7 @@ type Plan struct {
 	Counts     Counts
 
 	fs       vfs.FS
-	interval int
+	interval func(p *Partition) int
 }
 
 // Lost is how many offsets are lost when all steps are done, and how many intact records are among them.
@@ -80,6 +79,9 @@ func PlanRepair(ctx context.Context, fsys vfs.FS, place *Place, o RepairOptions)
 	v, err := examine(ctx, fsys, place, VerifyOptions{Only: o.Only, Workers: o.Workers, Progress: o.Progress}, true)
 	if err != nil {
 		return nil, err
+	}
+	if o.IndexInterval == nil {
+		o.IndexInterval = func(*Partition) int { return 4096 }
 	}
 	plan := &Plan{Place: place, Findings: v.found, Counts: v.counts, fs: fsys, interval: o.IndexInterval, Quarantine: filepath.Join(quarantine(place), o.Stamp)}
 	journal := false
@@ -317,7 +319,7 @@ func (p *Plan) segment(j *judge, s *judged, next, end int64) {
 		p.add(step)
 	}
 	if (changed && next >= 0) || s.index.wrong != "" && !s.index.skip && !s.cut {
-		p.rebuild(name, s, kafka)
+		p.rebuild(j.part, s)
 	}
 	if kafka {
 		return
@@ -333,7 +335,7 @@ func (p *Plan) segment(j *judge, s *judged, next, end int64) {
 		if why == "" {
 			why = "what it notes has changed"
 		}
-		p.add(p.write(name, sidePath(seg, segment.SealedSuffix), why, func(m *mender) ([]byte, error) { return m.seal(seg.Log.Path, seg.Base, next) }))
+		p.add(p.write(name, sidePath(seg, segment.SealedSuffix), why, func(m *mender) ([]byte, error) { return m.seal(seg, next) }))
 	}
 }
 
@@ -356,13 +358,13 @@ func (p *Plan) forget(name string, s *judged, next int64) {
 }
 
 // rebuild writes both indexes anew.
-func (p *Plan) rebuild(name string, s *judged, kafka bool) {
+func (p *Plan) rebuild(part *Partition, s *judged) {
 	why := s.index.wrong
 	if why == "" {
 		why = "the segment has changed"
 	}
-	p.add(Step{Partition: name, Do: "rebuild", File: sidePath(s.seg, ".index"), Position: -1, FirstOffset: -1, Why: why,
-		apply: func(m *mender) error { return m.rebuild(s.seg) }})
+	p.add(Step{Partition: part.Name(), Do: "rebuild", File: sidePath(s.seg, ".index"), Position: -1, FirstOffset: -1, Why: why,
+		apply: func(m *mender) error { return m.rebuild(s.seg, p.interval(part)) }})
 }
 
 // checkpoint sets that of the last segment aside, when it is no good, and writes one where a checksum has to say that holes in the
@@ -374,7 +376,7 @@ func (p *Plan) checkpoint(j *judge, s *judged, holes, changed bool, end int64) {
 	}
 	if holes {
 		p.add(p.write(name, path, SaidOffsetsGone, func(m *mender) ([]byte, error) {
-			return m.checkpoint(s.seg, before(j.allEpochs(), end), j.producers.Encode())
+			return m.checkpoint(s.seg, p.interval(j.part), before(j.allEpochs(), end), j.producers.Encode())
 		}))
 	}
 }

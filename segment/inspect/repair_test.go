@@ -27,7 +27,7 @@ func tryRepair(fsys vfs.FS, salvage bool, stamp string) (*inspect.Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	plan, err := inspect.PlanRepair(context.Background(), fsys, place, inspect.RepairOptions{Salvage: salvage, Stamp: stamp, IndexInterval: settings().IndexIntervalBytes})
+	plan, err := inspect.PlanRepair(context.Background(), fsys, place, inspect.RepairOptions{Salvage: salvage, Stamp: stamp, IndexInterval: func(*inspect.Partition) int { return injure.Settings().IndexIntervalBytes }})
 	if err != nil {
 		return nil, err
 	}

@@ -3,7 +3,6 @@ package inspect
 import (
 	"context"
 	"errors"
-	"io/fs"
 	"log/slog"
 	"path/filepath"
 	"runtime"
@@ -119,8 +118,10 @@ func examine(ctx context.Context, fsys vfs.FS, place *Place, o VerifyOptions, ke
 	if err != nil {
 		return nil, err
 	}
-	for _, f := range v.strangers() {
-		tell(f)
+	if o.Only == nil {
+		for _, f := range v.strangers() {
+			tell(f)
+		}
 	}
 	parts := v.chosen(&o, tell)
 	if o.Progress != nil {
@@ -237,20 +238,19 @@ func (v *examined) strangers() (list []Finding) {
 
 // overlay shows the place as it will be when a server has replayed the journal; known is how far that has filled the files.
 func (v *examined) overlay(o *VerifyOptions, tell func(Finding)) (known map[string]int64, err error) {
-	if v.place.Layout != Millrace || v.place.Lock == "" || o.Held {
+	if v.place.Layout != Millrace || v.place.Lock == "" {
 		return nil, nil
 	}
 	over := vfs.NewOverlay(v.fs)
 	known, err = segment.ReplayJournal(over, filepath.Dir(v.place.Lock), slog.New(&listener{tell: func(f Finding) {
-		if v.place.Kind == WholeDirectory {
+		if v.place.Kind == WholeDirectory && !o.Held { // who writes to it meanwhile leaves all kinds of things
 			tell(f)
 		}
 	}}))
 	switch {
-	case errors.Is(err, segment.ErrFormat):
-		tell(about(Untold, filepath.Join(filepath.Dir(v.place.Lock), segment.JournalFolder), SaidUnreadable, err.Error()))
+	case err != nil && o.Held && !errors.Is(err, segment.ErrFormat):
 		return nil, nil
-	case errors.Is(err, fs.ErrPermission) || err != nil:
+	case err != nil:
 		tell(about(Untold, filepath.Join(filepath.Dir(v.place.Lock), segment.JournalFolder), SaidUnreadable, err.Error()))
 		return nil, nil
 	case len(known) == 0:
