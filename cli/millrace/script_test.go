@@ -58,7 +58,9 @@ func TestScripts(t *testing.T) {
 				refuse(ts, neg)
 				scriptBrokerOf(ts).stop(ts, args)
 			},
-			"exits": exits,
+			"exits":  exits,
+			"fill":   fill,
+			"injure": inflict,
 		},
 	})
 }

@@ -26,7 +26,7 @@ type Finding struct {
 	LastOffset  int64  // … up to and with this one; -1: nobody knows how far
 	What        string // one of segment's sentences, which a server says too when it opens the directory
 	Found       string // what exactly was met
-	After       int64  // records of the partition that are intact and lie behind it
+	After       int64  // records of the partition that are intact and lie behind the position
 }
 
 // Lost is how many offsets are missing or cannot be read, 0 when nobody knows.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"path/filepath"
 	"strings"
 
@@ -67,8 +68,9 @@ type judge struct {
 	odd       map[string]string    // small files that are no good, and why
 	lastEpoch epochRun
 	lost      []badRange // offsets that are missing
-	lostSince bool       // … behind the last snapshot that was met
-	untold    bool       // something could not be read
+	// Those that no snapshot has told the outcome of yet; lostTo does not belong to them.
+	lostFrom, lostTo int64
+	untold           bool // something could not be read
 }
 
 // epochRun is the batches with the leader epoch that came last.
@@ -159,7 +161,7 @@ func (j *judge) unreadable(file string, err error) {
 
 // run looks at all of the partition.
 func (j *judge) run() {
-	j.next, j.epoch = -1, -1
+	j.next, j.epoch, j.lostFrom = -1, -1, math.MaxInt64
 	j.odd, j.rebuilt = map[string]string{}, map[string][]byte{}
 	j.snapshots = j.part.Snapshots
 	j.strangers()
@@ -222,7 +224,9 @@ func (j *judge) lastLog() int {
 // finish gives the findings, when all records have been counted.
 func (j *judge) finish() []Finding {
 	for i := range j.findings {
-		j.findings[i].After = j.counts.Records - j.before[i]
+		if j.findings[i].Position >= 0 {
+			j.findings[i].After = j.counts.Records - j.before[i]
+		}
 	}
 	if j.dropped > 0 {
 		f := about(Harm, j.part.Path, SaidMoreFindings, count(j.dropped, "finding"))
@@ -230,6 +234,15 @@ func (j *judge) finish() []Finding {
 		j.findings = append(j.findings, f)
 	}
 	return j.findings
+}
+
+// plain is an error without the name of the package that it comes from.
+func plain(err error) string {
+	text := err.Error()
+	for _, name := range []string{"batch: ", "producer: ", "segment: "} {
+		text = strings.TrimPrefix(text, name)
+	}
+	return text
 }
 
 func count(n int, noun string) string {
@@ -325,7 +338,9 @@ func (j *judge) begin(s *Segment, last bool, start int64) bool {
 // lose notes offsets that are missing, and forgets what the producers were about to send.
 func (j *judge) lose(first, last int64) {
 	j.strict.Clear()
-	j.lostSince = true
+	if last >= first {
+		j.lostFrom, j.lostTo = min(j.lostFrom, first), max(j.lostTo, last+1)
+	}
 	if n := len(j.lost); n > 0 && j.lost[n-1].last+1 >= first {
 		j.lost[n-1].last = max(j.lost[n-1].last, last)
 	} else if last >= first {
@@ -450,7 +465,7 @@ func (j *judge) records(b *Batches) {
 		}
 	}
 	if err != nil && j.opts.Records {
-		f := about(Harm, b.Name(), SaidRecords, strings.TrimPrefix(err.Error(), "batch: "))
+		f := about(Harm, b.Name(), SaidRecords, plain(err))
 		f.Position, f.Bytes, f.FirstOffset, f.LastOffset = b.Position(), int64(b.Header().Size()), b.Header().BaseOffset, b.Header().LastOffset()
 		j.say(f)
 	}
@@ -525,7 +540,7 @@ func (j *judge) keep(h batch.Header, p held) {
 	if p.aborted {
 		now.aborts = append(now.aborts, abort{h.ProducerID, h.LastOffset()})
 	}
-	now.index.step(h, p.position)
+	now.index.step(h, p.position, now.bad)
 	if now.first < 0 {
 		now.first = h.BaseOffset
 	}

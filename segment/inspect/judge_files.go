@@ -54,7 +54,7 @@ func (j *judge) readCheckpoint() {
 		err = fmt.Errorf("%w: checkpoint of segment %d", segment.ErrDamaged, cp.Base)
 	}
 	if err != nil {
-		j.now.cpOdd = err.Error()
+		j.now.cpOdd = plain(err)
 		return
 	}
 	j.now.cp = cp
@@ -89,8 +89,8 @@ func (j *judge) endSegment(walked int64) {
 	for _, f := range now.gaps {
 		j.say(f)
 	}
-	if x := &now.index; !x.skip {
-		if x.finish(!now.last && walked > 0); x.wrong != "" {
+	if x := &now.index; !x.none {
+		if x.finish(!now.last && walked > 0, now.bad); x.wrong != "" {
 			file := now.seg.Index.Path
 			if file == "" {
 				file = strings.TrimSuffix(now.seg.Log.Path, ".log") + ".index"
@@ -122,6 +122,7 @@ func (j *judge) endCheckpoint() {
 		f := about(Harm, now.seg.Log.Path, segment.SaidShortened, fmt.Sprintf("it has %d bytes, and had %d", now.seg.Log.Size, now.cp.Position))
 		if f.Position = now.end; now.cp.Next > j.next {
 			f.FirstOffset, f.LastOffset = j.next, now.cp.Next-1
+			j.claimed = max(j.claimed, now.cp.Next)
 		}
 		j.say(f)
 		return
@@ -147,7 +148,7 @@ func (j *judge) readEpochs() {
 		return
 	}
 	if j.epochs, err = segment.DecodeEpochs(text); err != nil {
-		j.say(about(Harm, f.Path, segment.SaidEpochs, err.Error()))
+		j.say(about(Harm, f.Path, segment.SaidEpochs, plain(err)))
 		j.odd[f.Path] = err.Error()
 	}
 }
@@ -284,10 +285,7 @@ func (j *judge) judgeSequence(h batch.Header, position int64) {
 	found := ""
 	switch {
 	case errors.Is(err, producer.ErrInvalidProducerEpoch), errors.Is(err, producer.ErrOutOfOrderSequence):
-		found = err.Error()
-		if _, after, ok := strings.Cut(found, ": "); ok && strings.HasPrefix(found, "producer:") {
-			found = after
-		}
+		found = plain(err)
 	case dup != nil:
 		found = fmt.Sprintf("producer %d sends sequences %d to %d twice, at offset %d and here", h.ProducerID, h.BaseSequence, h.LastSequence(), dup.FirstOffset())
 	default:
@@ -312,16 +310,19 @@ func (j *judge) meetSnapshots(offset int64) {
 		}
 		state, err := producer.Decode(text)
 		if err != nil {
-			j.say(about(Harm, s.Path, segment.SaidSnapshot, err.Error()))
+			j.say(about(Harm, s.Path, segment.SaidSnapshot, plain(err)))
 			j.odd[s.Path], j.rebuilt[s.Path] = err.Error(), j.producers.Encode()
 			continue
 		}
-		if found := j.compareProducers(state); found != "" && !j.lostSince {
+		if found := j.compareProducers(state); found != "" && s.Offset <= j.lostFrom {
 			j.say(about(Harm, s.Path, SaidSnapshotOdd, found))
 			j.odd[s.Path], j.rebuilt[s.Path] = found, j.producers.Encode()
 			continue
 		}
-		j.producers, j.lostSince = *state, false
+		j.producers = *state
+		if s.Offset >= j.lostTo {
+			j.lostFrom, j.lostTo = math.MaxInt64, 0
+		}
 	}
 }
 

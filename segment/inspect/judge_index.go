@@ -4,7 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"path/filepath"
+	"slices"
 
 	"github.com/millrace/millrace/segment"
 	"github.com/millrace/millrace/segment/batch"
@@ -20,7 +22,7 @@ type indexCheck struct {
 	largest int64  // timestamp of the batches so far
 	listed  int64  // … that the time index knows
 	wrong   string // why they are no good, "" while they are
-	skip    bool   // nobody looks at them
+	none    bool   // nobody looks at them
 }
 
 // readIndexes loads the indexes of the segment.
@@ -29,7 +31,7 @@ func (j *judge) readIndexes() {
 	x := &j.now.index
 	*x = indexCheck{base: s.Base, kafka: j.part.Layout != Millrace, largest: -1, listed: -1}
 	if j.opts.Held && j.now.last {
-		x.skip = true
+		x.none = true
 		return
 	}
 	x.offsets = j.readIndex(s.Index, segment.OffsetEntrySize)
@@ -61,7 +63,7 @@ func (j *judge) readIndex(f File, entry int64) []byte {
 		if !errors.Is(err, fs.ErrNotExist) || !j.opts.Held {
 			j.unreadable(f.Path, err)
 		}
-		x.skip = true
+		x.none = true
 		return nil
 	}
 	if x.kafka {
@@ -75,9 +77,32 @@ func (j *judge) readIndex(f File, entry int64) []byte {
 	return b[:int64(len(b))/entry*entry]
 }
 
+// skip steps over the entries before a position and an offset that point into damage: they may well be right.
+func (x *indexCheck) skip(position, offset int64, bad []badRange) {
+	if len(bad) == 0 {
+		return
+	}
+	for len(x.offsets) > 0 {
+		e := segment.DecodeOffsetEntry(x.base, x.offsets)
+		if e.Position >= position || !slices.ContainsFunc(bad, func(r badRange) bool { return r.from <= e.Position && e.Position < r.to }) {
+			break
+		}
+		x.offsets = x.offsets[segment.OffsetEntrySize:]
+	}
+	for len(x.times) > 0 {
+		e := segment.DecodeTimeEntry(x.base, x.times)
+		if e.Offset >= offset || !slices.ContainsFunc(bad, func(r badRange) bool { return r.first <= e.Offset && e.Offset <= r.last }) {
+			break
+		}
+		x.listed = e.Timestamp
+		x.times = x.times[segment.TimeEntrySize:]
+	}
+}
+
 // step compares the indexes with one batch.
-func (x *indexCheck) step(h batch.Header, position int64) {
+func (x *indexCheck) step(h batch.Header, position int64, bad []badRange) {
 	x.largest = max(x.largest, h.MaxTimestamp)
+	x.skip(position, h.BaseOffset, bad)
 	for len(x.offsets) > 0 && x.wrong == "" {
 		e := segment.DecodeOffsetEntry(x.base, x.offsets)
 		if e.Position > position {
@@ -102,7 +127,8 @@ func (x *indexCheck) step(h batch.Header, position int64) {
 }
 
 // finish looks at what is left when all batches were seen; left tells that the segment was left, and has all entries.
-func (x *indexCheck) finish(left bool) {
+func (x *indexCheck) finish(left bool, bad []badRange) {
+	x.skip(math.MaxInt64, math.MaxInt64, bad)
 	switch {
 	case x.wrong != "":
 	case len(x.offsets) > 0:
@@ -111,7 +137,7 @@ func (x *indexCheck) finish(left bool) {
 	case len(x.times) > 0:
 		e := segment.DecodeTimeEntry(x.base, x.times)
 		x.wrong = fmt.Sprintf("the time index says that offset %d has the timestamp %d", e.Offset, e.Timestamp)
-	case left && x.largest != x.listed:
+	case left && x.largest > x.listed || x.listed > x.largest && len(bad) == 0:
 		x.wrong = fmt.Sprintf("the time index ends with timestamp %d, the records go up to %d", x.listed, x.largest)
 	}
 }

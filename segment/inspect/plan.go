@@ -318,7 +318,7 @@ func (p *Plan) segment(j *judge, s *judged, next, end int64) {
 		}
 		p.add(step)
 	}
-	if (changed && next >= 0) || s.index.wrong != "" && !s.index.skip && !s.cut {
+	if (changed && next >= 0) || s.index.wrong != "" && !s.index.none && !s.cut {
 		p.rebuild(j.part, s)
 	}
 	if kafka {
