@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -40,6 +41,7 @@ Exit codes: 0 all is well now, 1 something is left that is not mended, or the an
 			&cli.BoolFlag{Name: "salvage", Usage: "keep intact batches behind damage"},
 			&cli.BoolFlag{Name: "dry-run", Aliases: []string{"n"}, Usage: "show the plan, and do nothing"},
 			&cli.BoolFlag{Name: "yes", Aliases: []string{"y"}, Usage: "do it without asking"},
+			&cli.StringFlag{Name: "stamp", Usage: "the `NAME` of the folder in the quarantine for what this repair removes", DefaultText: "the time"},
 			outputFlag("table"),
 		),
 		Action: e.segmentRepair,
@@ -102,7 +104,7 @@ func (e *env) segmentRepair(c *cli.Context) error {
 	}
 	var errs []error
 	for _, p := range places {
-		o := inspect.RepairOptions{Salvage: c.Bool("salvage"), Stamp: time.Now().UTC().Format("20060102-150405.000"), IndexInterval: known.indexInterval}
+		o := inspect.RepairOptions{Salvage: c.Bool("salvage"), Stamp: cmp.Or(c.String("stamp"), time.Now().UTC().Format("20060102-150405.000")), IndexInterval: known.indexInterval}
 		if f.narrow() {
 			o.Only = f.takes
 		}
@@ -127,6 +129,9 @@ func (e *env) repairPlace(c *cli.Context, fsys vfs.FS, p *inspect.Place, o inspe
 		if p, err = inspect.Find(fsys, p.Path); err != nil {
 			return err
 		}
+	}
+	if c.String("stamp") != "" && (o.Stamp != filepath.Base(o.Stamp) || o.Stamp == "." || o.Stamp == "..") {
+		return usagef(commandPath(c), "--stamp %q is not the name of a folder", o.Stamp)
 	}
 	o.Progress = new(inspect.Progress)
 	done := e.progress(bytesProgress(o.Progress))
@@ -162,6 +167,9 @@ func (e *env) repairPlace(c *cli.Context, fsys vfs.FS, p *inspect.Place, o inspe
 	if len(plan.Steps) > 0 && !c.Bool("dry-run") {
 		if !c.Bool("yes") && !e.asked("Do this? [y/N] ") {
 			return &exitError{ExitFailed, errors.New("nothing was done")}
+		}
+		if _, err := fsys.Stat(plan.Quarantine); err == nil {
+			return fmt.Errorf("%s is there already: name another with --stamp", plan.Quarantine)
 		}
 		if err := plan.Apply(c.Context, nil); err != nil {
 			return fmt.Errorf("%w\nWhat was done so far is whole; the same command goes on from there", err)
@@ -218,7 +226,7 @@ func (e *env) writePlan(w io.Writer, p *inspect.Place, plan *inspect.Plan, salva
 			cost = append(cost, count(s.Bytes, "byte"))
 		}
 		if s.Lost() > 0 {
-			cost = append(cost, fmt.Sprintf("offsets %d..%d", s.FirstOffset, s.LastOffset))
+			cost = append(cost, plural("offset", s.Lost() > 1)+" "+offsetRange(s.FirstOffset, s.LastOffset))
 		}
 		if s.Records > 0 {
 			cost = append(cost, count(s.Records, "intact record"))

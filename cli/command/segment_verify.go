@@ -240,12 +240,8 @@ func bytesProgress(p *inspect.Progress) func() string {
 // writeFinding writes one: for people on a few lines, plain as fields with tabs between them.
 func writeFinding(w io.Writer, form string, f inspect.Finding) {
 	offsets := ""
-	switch {
-	case f.FirstOffset < 0:
-	case f.LastOffset < f.FirstOffset:
-		offsets = fmt.Sprintf("%d..", f.FirstOffset)
-	default:
-		offsets = fmt.Sprintf("%d..%d", f.FirstOffset, f.LastOffset)
+	if f.FirstOffset >= 0 {
+		offsets = offsetRange(f.FirstOffset, f.LastOffset)
 	}
 	if form == "plain" {
 		position := ""
@@ -266,7 +262,7 @@ func writeFinding(w io.Writer, form string, f inspect.Finding) {
 	}
 	var more []string
 	if offsets != "" {
-		more = append(more, "offsets "+offsets)
+		more = append(more, plural("offset", f.FirstOffset != f.LastOffset)+" "+offsets)
 	}
 	if f.After > 0 {
 		more = append(more, count(f.After, "intact record")+" of "+f.Partition+" behind it")
@@ -274,6 +270,24 @@ func writeFinding(w io.Writer, form string, f inspect.Finding) {
 	if len(more) > 0 {
 		fmt.Fprintln(w, "  "+strings.Join(more, ", "))
 	}
+}
+
+// offsetRange writes offsets as --offsets of dump takes them; without a last one it is open.
+func offsetRange(first, last int64) string {
+	switch {
+	case last < first:
+		return fmt.Sprintf("%d..", first)
+	case last == first:
+		return strconv.FormatInt(first, 10)
+	}
+	return fmt.Sprintf("%d..%d", first, last)
+}
+
+func plural(noun string, many bool) string {
+	if many {
+		return noun + "s"
+	}
+	return noun
 }
 
 // known is what the catalogue of the places knows.
