@@ -57,7 +57,8 @@ type judge struct {
 	next     int64 // the offset behind the last batch, -1: not known yet
 	claimed  int64 // what a note says that it should be, when that is more
 	epoch    int32 // of the last batch, -1: none
-	held     held  // the last batch, about which the next one has something to say
+	prefix   [batch.HeaderSize]byte
+	held     held // the last batch, about which the next one has something to say
 
 	epochs    []segment.EpochEntry // of the checkpoint
 	seen      []segment.EpochEntry // of the records
@@ -437,9 +438,8 @@ func (j *judge) batch(b *Batches) {
 	j.settle(h.BaseOffset, adjacent)
 	j.held = held{there: true, header: h, position: b.Position()}
 	if j.now.summed {
-		var prefix [batch.HeaderSize]byte
-		batch.PutHeader(prefix[:], h)
-		j.now.sum = batch.ExtendSum(j.now.sum, prefix[:], h)
+		batch.PutHeader(j.prefix[:], h)
+		j.now.sum = batch.ExtendSum(j.now.sum, j.prefix[:], h)
 	}
 	if j.opts.Records || h.IsControl() && j.part.Layout == Kafka {
 		j.records(b)
