@@ -223,7 +223,7 @@ func (e *Engine) look(image *catalog.Image) (placement, error) {
 			key, topic := placeKey{id.TopicID, id.Partition}, image.TopicByID(id.TopicID)
 			var err error
 			if topic == nil || int(id.Partition) >= len(topic.Partitions) {
-				err = e.setAside(d, id, "it belongs to no topic that the catalogue knows")
+				err = e.setAside(d, id, segment.SaidNoTopic)
 			} else if placed := &topic.Partitions[id.Partition]; placed.Future(e.NodeID()) == d.meta.DirID {
 				err = e.clearCopy(d, id, placed.Dir(e.NodeID()))
 			} else if own := placed.Dir(e.NodeID()); own != (catalog.DirID{}) && own != d.meta.DirID {
@@ -289,7 +289,7 @@ func (e *Engine) setAside(d *logDir, id segment.LogID, why string) error {
 	if err != nil {
 		return err
 	}
-	e.log.Warn("a partition's folder is set aside, not removed: "+why,
+	e.log.Warn(segment.SaidSetAside+why,
 		"partition", id.String(), "topicID", catalog.TopicID(id.TopicID).String(), "dir", d.path)
 	if err := l.Quarantine(); err != nil {
 		e.log.Error("the folder cannot be set aside: it stays as it is, and nothing uses it", "partition", id.String(), "dir", d.path, "error", err)

@@ -217,7 +217,7 @@ func (l *Log) resume(s *segmentFile, size int64) error {
 	}
 	if err != nil {
 		remove, cp = true, nil
-		l.dir.log.Warn("checkpoint is not used: the segment is read from its beginning", "partition", l.id.String(), "file", s.name(checkpointSuffix), "error", err)
+		l.dir.log.Warn(SaidCheckpoint, "partition", l.id.String(), "file", s.name(checkpointSuffix), "error", err)
 	}
 	l.w.resumed = cp
 	x, err := l.readSeal(s)

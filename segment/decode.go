@@ -283,3 +283,13 @@ func (r *roundReader) next() bool {
 
 // IsZero tells whether there is nothing but zeros in b.
 func IsZero(b []byte) bool { return len(bytes.Trim(b, "\x00")) == 0 }
+
+// Checkpoint gives the contents of the checkpoint of a segment that was indexed batch by batch from its beginning: of position
+// bytes with a CRC-32C of sum, behind which the offsets go on with next. first is the timestamp of its first batch, producers a snapshot.
+func (x *Indexer) Checkpoint(base, position, next int64, sum uint32, first int64, list []EpochEntry, producers []byte) []byte {
+	cp := checkpoint{base: base, position: position, next: next, sum: sum, summed: true, firstTimestamp: first, index: x.x, producers: producers}
+	for _, e := range list {
+		cp.epochs = append(cp.epochs, epochEntry{e.Epoch, e.Start})
+	}
+	return cp.encode()
+}

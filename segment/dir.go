@@ -323,7 +323,7 @@ func (d *Dir) failedSync(folder string, cause error) error {
 func (d *Dir) sayCorrupt(l *Log, damage error) {
 	now := d.opts.Now().Unix()
 	if said := l.corruptSaid.Load(); now-said >= 60 && l.corruptSaid.CompareAndSwap(said, now) {
-		d.log.Error("damaged records: they are not served, what lies around them is", "partition", l.id.String(), "error", damage)
+		d.log.Error(SaidDamaged, "partition", l.id.String(), "error", damage)
 	}
 }
 

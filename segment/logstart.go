@@ -55,7 +55,7 @@ func (l *Log) recoverStart() error {
 	}
 	start, err := decodeStart(text)
 	if errors.Is(err, errDamaged) {
-		l.dir.log.Error("the log start offset is damaged: deleted records of the first segment may be served again, until records are deleted anew",
+		l.dir.log.Error(SaidLogStart,
 			"partition", l.id.String(), "file", name, "logStartOffset", l.start.Load(), "error", err)
 		return nil
 	}
@@ -72,7 +72,7 @@ func (l *Log) recoverStart() error {
 // sayLateStart says when the first segment begins behind the log start offset.
 func (l *Log) sayLateStart(start int64) {
 	if first := l.start.Load(); start < first {
-		l.dir.log.Error("the first segments of a log are missing, unless their records were deleted while the disk was full: it begins behind its log start offset",
+		l.dir.log.Error(SaidLateStart,
 			"partition", l.id.String(), "folder", l.path, "firstOffset", start, "lastOffset", first-1)
 	}
 }

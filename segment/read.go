@@ -98,7 +98,7 @@ func (l *Log) indexes(s *segmentFile) (*indexes, error) {
 		return nil, walk.err
 	}
 	writer.addTime()
-	l.dir.log.Warn("built the indexes of a segment anew, since they were missing or wrong",
+	l.dir.log.Warn(SaidIndexes,
 		"partition", l.id.String(), "file", f.Name(), "entries", len(writer.offsets))
 	if walk.err != nil {
 		// What lies before the damage can be found; reading on meets the damage.

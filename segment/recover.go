@@ -48,7 +48,7 @@ func (d *Dir) recover(ctx context.Context) error {
 			logs = append(logs, l)
 		case strings.HasSuffix(entry.Name(), straySuffix):
 		default:
-			d.log.Warn("what is this? it is not a partition's folder, and stays as it is", "path", path)
+			d.log.Warn(SaidForeign, "path", path)
 		}
 	}
 	if len(logs) > 0 {
@@ -98,6 +98,10 @@ func (l *Log) recover(clean bool) error {
 	if err := l.findFiles(); err != nil {
 		return err
 	}
+	seals, err := l.readSeals()
+	if err != nil {
+		return err
+	}
 	segments := *l.segments.Load()
 	for i, s := range segments {
 		size, err := l.fileSize(s)
@@ -108,7 +112,7 @@ func (l *Log) recover(clean bool) error {
 		s.flushed, s.created, s.named = size, true, true
 		l.w.next = s.base
 		if i < len(segments)-1 { // sealed: synced before the next one was made
-			if size, err = l.checkSeal(s, size, segments[i+1].base); err != nil {
+			if size, err = l.checkSeal(s, seals[i], size, segments[i+1].base); err != nil {
 				return err
 			}
 			s.size.Store(size)
@@ -144,7 +148,7 @@ func (l *Log) recover(clean bool) error {
 // comparePromise says when records that were durable are not in the last segment any more. Others get their offsets.
 func (l *Log) comparePromise(file string, size int64) {
 	if l.w.next < l.w.promised {
-		l.dir.log.Error("a segment is shorter than what was durable of it: acknowledged records are missing", "partition", l.id.String(),
+		l.dir.log.Error(SaidShortened, "partition", l.id.String(),
 			"file", file, "bytes", size, "bytesThen", l.w.known, "firstOffset", l.w.next, "lastOffset", l.w.promised-1)
 	}
 }
@@ -186,6 +190,8 @@ func (l *Log) findFiles() error {
 	for _, entry := range entries { // sorted, and all numbers have 20 digits
 		offset, suffix, ok := parseFile(entry.Name())
 		switch {
+		case !ownName(entry.Name()):
+			l.dir.log.Warn(SaidForeign, "path", filepath.Join(l.path, entry.Name()))
 		case !ok:
 		case suffix == "log":
 			segments = append(segments, newSegmentFile(l.path, offset))
@@ -197,6 +203,20 @@ func (l *Log) findFiles() error {
 	}
 	l.segments.Store(&segments)
 	return nil
+}
+
+// ownName tells whether a name in a partition's folder is one that millrace gives.
+func ownName(name string) bool {
+	name = strings.TrimSuffix(name, ".tmp")
+	if name == epochsFile || name == startFile {
+		return true
+	}
+	_, suffix, ok := parseFile(strings.TrimSuffix(name, deletedSuffix))
+	switch "." + suffix {
+	case ".log", ".index", ".timeindex", ".snapshot", sealedSuffix, checkpointSuffix:
+		return ok
+	}
+	return false
 }
 
 // parseFile takes the name of a file apart that is called by an offset.
@@ -267,7 +287,7 @@ func (l *Log) scan(s *segmentFile, size int64, clean bool) error {
 		if err != nil {
 			return err
 		}
-		l.dir.log.Error("damaged records: they are not served, what lies around them is", "partition", l.id.String(), "file", f.Name(),
+		l.dir.log.Error(SaidDamaged, "partition", l.id.String(), "file", f.Name(),
 			"position", damage, "bytes", intact-damage, "firstOffset", l.w.next, "lastOffset", h.BaseOffset-1, "found", walk.err)
 		l.w.next, s.summed = h.BaseOffset, false
 		s.writer.sinceEntry = interval + 1 // readers step over the damage by the index
@@ -290,9 +310,9 @@ func (l *Log) cut(f vfs.File, end, size int64, clean bool, found error) error {
 	if err != nil {
 		return err
 	}
-	say, what := l.dir.log.Warn, "cut the incomplete end of a log, as a crash leaves it behind what was acknowledged"
+	say, what := l.dir.log.Warn, SaidTornEnd
 	if clean || end < l.w.known {
-		say, what = l.dir.log.Error, "cut the end of a log behind a damaged batch, behind which nothing is intact: these may be acknowledged records"
+		say, what = l.dir.log.Error, SaidDamagedEnd
 	}
 	if padding { // whole blocks are written
 		say = l.dir.log.Debug
@@ -354,7 +374,7 @@ func (l *Log) recoverEpochs() error {
 	}
 	segments := *l.segments.Load()
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		l.dir.log.Warn("leader epochs are read from the records, since their checkpoint is damaged", "partition", l.id.String(), "error", err)
+		l.dir.log.Warn(SaidEpochs, "partition", l.id.String(), "error", err)
 		known, l.w.changed = epochs{}, true
 	} else {
 		l.w.epochs = len(known)
@@ -391,7 +411,7 @@ func (l *Log) recoverProducers() error {
 			break
 		}
 		l.w.snapshots = l.w.snapshots[:n-1]
-		l.dir.log.Warn("producer snapshot is not used: what it held is read from the records", "partition", l.id.String(), "file", l.snapshotName(offset), "error", err)
+		l.dir.log.Warn(SaidSnapshot, "partition", l.id.String(), "file", l.snapshotName(offset), "error", err)
 		if err := l.dir.fs.Remove(l.snapshotName(offset)); err != nil {
 			return err
 		}

@@ -24,28 +24,23 @@ type scannedFile struct {
 	name       string
 	generation uint64
 	size       int64
+	holes      []journalHole
+	torn       int64 // position of an incomplete round at the end, -1 when there is none
+}
+
+// journalHole is a damaged round, or several, with what the next whole one is.
+type journalHole struct {
+	from, to int64
+	sequence uint64 // of the round at to
 }
 
 // replayJournal brings into the segments what the journal has and they may not,
 // makes that durable, and removes the journal. It may be cut short and begun anew at
 // any time. Memory: one file of the journal.
 func (d *Dir) replayJournal(clean bool) error {
-	folder := filepath.Join(d.opts.Path, journalFolder)
-	entries, err := d.fs.ReadDir(folder)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
+	names, err := d.journalNames()
+	if err != nil || len(names) == 0 {
 		return err
-	}
-	var names []string
-	for _, e := range entries {
-		if journalNumber(e.Name()) > 0 {
-			names = append(names, filepath.Join(folder, e.Name()))
-		}
-	}
-	if len(names) == 0 {
-		return nil
 	}
 	if !clean {
 		if err := d.replay(names); err != nil {
@@ -57,7 +52,22 @@ func (d *Dir) replayJournal(clean bool) error {
 			return err
 		}
 	}
-	return d.fs.SyncDir(folder)
+	return d.fs.SyncDir(filepath.Join(d.opts.Path, journalFolder))
+}
+
+// journalNames lists the files of the journal.
+func (d *Dir) journalNames() (names []string, err error) {
+	folder := filepath.Join(d.opts.Path, journalFolder)
+	entries, err := d.fs.ReadDir(folder)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	for _, e := range entries {
+		if journalNumber(e.Name()) > 0 {
+			names = append(names, filepath.Join(folder, e.Name()))
+		}
+	}
+	return names, err
 }
 
 func (d *Dir) replay(names []string) error {
@@ -66,6 +76,9 @@ func (d *Dir) replay(names []string) error {
 		if err := scan.file(d.fs, name); err != nil {
 			return err
 		}
+	}
+	for _, f := range scan.files {
+		d.sayJournal(f)
 	}
 	slices.SortFunc(scan.files, func(a, b scannedFile) int { return int(int64(a.generation) - int64(b.generation)) })
 	d.generation = scan.latest
@@ -84,6 +97,7 @@ func (d *Dir) replay(names []string) error {
 		}
 	}
 	r := replayer{dir: d, bases: scan.bases, firsts: map[logKey]int64{}, touched: map[string]*replayed{}}
+	r.holes = slices.ContainsFunc(scan.files, func(f scannedFile) bool { return len(f.holes) > 0 })
 	defer r.close()
 	number = 0
 	for _, f := range scan.files {
@@ -130,13 +144,17 @@ func (scan *journalScan) file(fs vfs.FS, name string) error {
 	if err != nil {
 		return err
 	}
-	file := scannedFile{name: name, generation: generation, size: size}
+	file := scannedFile{name: name, generation: generation, size: size, torn: -1}
+	if err := file.findHoles(f); err != nil {
+		return err
+	}
 	scan.files = append(scan.files, file)
 	scan.latest = max(scan.latest, generation)
-	return walkRounds(f, file, func(oldest uint64, _ journalEntry) error {
+	_, _, err = walkRounds(f, file, func(oldest uint64, _ journalEntry) error {
 		scan.oldest = max(scan.oldest, oldest)
 		return nil
 	})
+	return err
 }
 
 func (d *Dir) eachEntry(file scannedFile, visit func(oldest uint64, e journalEntry) error) error {
@@ -145,26 +163,19 @@ func (d *Dir) eachEntry(file scannedFile, visit func(oldest uint64, e journalEnt
 		return err
 	}
 	defer f.Close()
-	return walkRounds(f, file, visit)
+	_, _, err = walkRounds(f, file, visit)
+	return err
 }
 
-// walkRounds visits the entries of all whole rounds of a file. It reads a round
-// at a time.
-func walkRounds(f vfs.File, file scannedFile, visit func(oldest uint64, e journalEntry) error) error {
-	var head [roundHeader]byte
-	sequence := uint64(0)
+// walkRounds visits the entries of all whole rounds of a file, and tells where it ended, and before
+// which round. It reads a round at a time.
+func walkRounds(f vfs.File, file scannedFile, visit func(oldest uint64, e journalEntry) error) (at int64, sequence uint64, err error) {
 	var round []byte
-	for at := int64(vfs.BlockSize); at+roundHeader <= file.size; sequence++ {
-		if _, err := f.ReadAt(head[:], at); err != nil && !errors.Is(err, io.EOF) {
-			return err
-		}
-		length := roundLength(head[:])
-		if length == 0 || length > file.size-at {
-			return nil
-		}
-		round = slices.Grow(round[:0], int(length))[:length]
-		if _, err := f.ReadAt(round, at); err != nil && !errors.Is(err, io.EOF) {
-			return err
+	at = vfs.BlockSize
+	holes := file.holes
+	for at+roundHeader <= file.size {
+		if round, err = readRound(f, at, file.size, round); err != nil {
+			return at, sequence, err
 		}
 		var failed error
 		if !decodeRound(round, file.generation, sequence, func(oldest uint64, e journalEntry) {
@@ -172,14 +183,36 @@ func walkRounds(f vfs.File, file scannedFile, visit func(oldest uint64, e journa
 				failed = visit(oldest, e)
 			}
 		}) {
-			return nil
+			if len(holes) == 0 || holes[0].from != at {
+				return at, sequence, nil
+			}
+			at, sequence, holes = holes[0].to, holes[0].sequence, holes[1:]
+			continue
 		}
 		if failed != nil {
-			return failed
+			return at, sequence, failed
 		}
-		at += roundUp(length)
+		at += roundUp(int64(len(round)))
+		sequence++
 	}
-	return nil
+	return at, sequence, nil
+}
+
+// readRound reads the round at a position, be it whole or not; nothing when none begins there.
+func readRound(f vfs.File, at, size int64, buf []byte) ([]byte, error) {
+	buf = slices.Grow(buf[:0], roundHeader)[:roundHeader]
+	if _, err := f.ReadAt(buf, at); err != nil && !errors.Is(err, io.EOF) {
+		return nil, err
+	}
+	length := roundLength(buf)
+	if length < roundHeader || length > size-at {
+		return buf[:0], nil
+	}
+	buf = slices.Grow(buf[:0], int(length))[:length]
+	if _, err := f.ReadAt(buf, at); err != nil && !errors.Is(err, io.EOF) {
+		return nil, err
+	}
+	return buf, nil
 }
 
 // replayer writes entries into segments.
@@ -190,6 +223,7 @@ type replayer struct {
 	touched map[string]*replayed
 	entries int
 	bytes   int64
+	holes   bool // a round of the journal is damaged
 }
 
 // replayed is a file that was written to.
@@ -210,8 +244,8 @@ func (r *replayer) apply(e journalEntry) error {
 	if err != nil || f.file == nil {
 		return err
 	}
-	if e.position > f.size {
-		d.log.Warn("journal entry left out: what comes before it is not in the segment, which was removed", "partition", e.id.String(), "file", s.name(".log"), "position", e.position)
+	if e.position > f.size && !r.holes { // what a damaged round held is missing, and shows as damage
+		d.log.Warn(SaidJournalHole, "partition", e.id.String(), "file", s.name(".log"), "position", e.position)
 		return nil
 	}
 	if _, err := f.file.WriteAt(e.bytes, e.position); err != nil {

@@ -50,13 +50,16 @@ func decodeSeal(line []byte) (x seal, err error) {
 // writeSeal notes what the active segment holds, which is about to be left. Committer only.
 func (l *Log) writeSeal() error {
 	s := l.active()
-	if !s.summed {
+	if !s.summed { // a note from before a crash in a roll would hide what has come since
+		if err := l.dir.fs.Remove(s.name(sealedSuffix)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
 		return nil
 	}
 	return overwrite(l.dir.fs, s.name(sealedSuffix), seal{s.size.Load(), l.w.next, s.sum}.encode())
 }
 
-// readSeal gives the seal of a segment, nil when there is none that says anything.
+// readSeal gives the note of what a sealed segment holds, nil when there is none that says anything.
 func (l *Log) readSeal(s *segmentFile) (*seal, error) {
 	name := s.name(sealedSuffix)
 	line, err := vfs.ReadFile(l.dir.fs, name)
@@ -68,32 +71,87 @@ func (l *Log) readSeal(s *segmentFile) (*seal, error) {
 	}
 	x, err := decodeSeal(line)
 	if err != nil {
-		l.dir.log.Warn("the note of what a segment holds is damaged: changes of its length are not found", "partition", l.id.String(), "file", name, "error", err)
+		l.dir.log.Warn(SaidSealDamaged, "partition", l.id.String(), "file", name, "error", err)
 		return nil, nil
 	}
 	return &x, nil
 }
 
+// readSeals reads the notes of all segments but the last. A segment that begins before the one before it
+// ends, as a copy of a file does under another name, is taken out of the log: its records are there already, or
+// nobody knows whose they are.
+func (l *Log) readSeals() ([]*seal, error) {
+	all := *l.segments.Load()
+	kept, seals := all[:0:0], make([]*seal, 0, len(all))
+	for i, s := range all {
+		if n := len(kept); n > 0 && seals[n-1] != nil && s.base < seals[n-1].next {
+			l.dir.log.Error(SaidDuplicate, "partition", l.id.String(), "file", s.name(".log"),
+				"firstOffset", s.base, "before", kept[n-1].name(".log"), "lastOffset", seals[n-1].next-1)
+			continue
+		}
+		if i > 0 && i == len(all)-1 { // the one before may have no note, as it was the last
+			first, err := l.firstOffset(s)
+			if err != nil {
+				return nil, err
+			}
+			if first >= 0 && first < s.base {
+				l.dir.log.Error(SaidDuplicate, "partition", l.id.String(), "file", s.name(".log"), "firstOffset", first)
+				continue
+			}
+		}
+		var x *seal
+		if i < len(all)-1 {
+			var err error
+			if x, err = l.readSeal(s); err != nil {
+				return nil, err
+			}
+		}
+		kept, seals = append(kept, s), append(seals, x)
+	}
+	l.segments.Store(&kept)
+	return seals, nil
+}
+
+// firstOffset is the offset that a segment's first batch says it has, -1 when there is none that is whole.
+func (l *Log) firstOffset(s *segmentFile) (int64, error) {
+	size, err := l.fileSize(s)
+	if err != nil {
+		return -1, err
+	}
+	f, err := l.dir.files.acquire(&s.handle)
+	if err != nil {
+		return -1, err
+	}
+	defer l.dir.files.release(&s.handle)
+	walk := walker{file: f, end: size, whole: true, readAhead: seekWindow}
+	if !walk.next() {
+		if errors.Is(walk.err, errRead) {
+			return -1, walk.err
+		}
+		return -1, nil
+	}
+	return walk.header.BaseOffset, nil
+}
+
 // checkSeal compares the file of a sealed segment, and where the next one begins, with what they were
 // when it was left. It says what is missing, and gives the bytes that are worth reading.
-func (l *Log) checkSeal(s *segmentFile, size, nextBase int64) (int64, error) {
-	x, err := l.readSeal(s)
-	if err != nil || x == nil {
-		return size, err
+func (l *Log) checkSeal(s *segmentFile, x *seal, size, nextBase int64) (int64, error) {
+	if x == nil {
+		return size, nil
 	}
 	if size < x.length {
 		end, err := l.endOf(s, size)
 		if err != nil {
 			return 0, err
 		}
-		l.dir.log.Error("a segment has become shorter since it was left: the records at its end are missing, and are not served",
+		l.dir.log.Error(SaidSealShorter,
 			"partition", l.id.String(), "file", s.name(".log"), "bytes", size, "bytesThen", x.length, "firstOffset", end, "lastOffset", x.next-1)
 	}
 	if nextBase != x.next {
-		l.dir.log.Error("segments are missing between two others: their records are not served", "partition", l.id.String(),
+		l.dir.log.Error(SaidGap, "partition", l.id.String(),
 			"file", s.name(".log"), "firstOffset", x.next, "lastOffset", nextBase-1)
 	} else if size > x.length {
-		l.dir.log.Error("a segment has become longer since it was left: what follows its end then is not served",
+		l.dir.log.Error(SaidSealLonger,
 			"partition", l.id.String(), "file", s.name(".log"), "bytes", size, "bytesThen", x.length, "lastOffset", x.next-1)
 		size = x.length
 	}

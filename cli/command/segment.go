@@ -10,10 +10,13 @@ func segmentCommand(e *env) *cli.Command {
   millrace segment ls ./data
   millrace segment ls /var/lib/kafka/data --sort size --reverse
   millrace segment dump ./data --topic orders --offsets 100..200
+  millrace segment verify ./data
+  millrace segment repair ./data
 
 The commands read millrace's data directories, log directories of Apache Kafka's, the folder
-of one partition, and single files. They write nothing. A directory that a running server
+of one partition, and single files. They write nothing, but for repair,
+which shows its plan and asks. A directory that a running server
 holds is read as it is at that moment, which is said on standard error.`,
-		Subcommands: []*cli.Command{segmentLs(e), segmentDump(e)},
+		Subcommands: []*cli.Command{segmentLs(e), segmentDump(e), segmentVerify(e), segmentRepair(e)},
 	}
 }

@@ -61,8 +61,10 @@ func TestScripts(t *testing.T) {
 				scriptBrokerOf(ts).stop(ts, args)
 			},
 			"exits":   exits,
+			"fill":    fill,
 			"fixture": fixture,
 			"flip":    flip,
+			"injure":  inflict,
 		},
 	})
 }

@@ -1,0 +1,96 @@
+package main
+
+import (
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+	"github.com/rogpeppe/go-internal/txtar"
+
+	"github.com/millrace/millrace/segment/inspect/injure"
+	"github.com/millrace/millrace/segment/vfs"
+)
+
+// fill makes a data directory whose bytes are always the same: fill DIR closed|reopened|killed|journaled. A
+// reopened one was closed well, and has lost the mark of that.
+func fill(ts *testscript.TestScript, neg bool, args []string) {
+	refuse(ts, neg)
+	if len(args) != 2 {
+		ts.Fatalf("usage: fill DIR closed|reopened|killed|journaled")
+	}
+	from := map[string]injure.From{"closed": injure.Closed, "killed": injure.Killed, "reopened": injure.Closed, "journaled": injure.Journaled}
+	_, err := injure.Fill(inWork{vfs.OS(), ts.MkAbs(".")}, args[0], from[args[1]], args[1] == "closed")
+	ts.Check(err)
+}
+
+// inflict harms what fill has made: injure DIR NAME [SEED].
+func inflict(ts *testscript.TestScript, neg bool, args []string) {
+	refuse(ts, neg)
+	if len(args) < 2 {
+		ts.Fatalf("usage: injure DIR NAME [SEED]")
+	}
+	seed := uint64(1)
+	if len(args) > 2 {
+		n, err := strconv.ParseUint(args[2], 10, 64)
+		ts.Check(err)
+		seed = n
+	}
+	injury, ok := injure.Find(args[1])
+	if !ok {
+		ts.Fatalf("there is no injury %q", args[1])
+	}
+	p, err := injure.Admit(vfs.OS(), ts.MkAbs(args[0]), "orders-0", rand.New(rand.NewPCG(seed, 0)))
+	ts.Check(err)
+	ts.Check(injury.Do(p))
+}
+
+// inWork is a file system whose relative paths begin in a script's directory.
+type inWork struct {
+	vfs.FS
+	dir string
+}
+
+func (w inWork) abs(name string) string {
+	if filepath.IsAbs(name) {
+		return name
+	}
+	return filepath.Join(w.dir, name)
+}
+
+func (w inWork) OpenFile(name string, flag int, perm os.FileMode) (vfs.File, error) {
+	return w.FS.OpenFile(w.abs(name), flag, perm)
+}
+func (w inWork) MkdirAll(name string, perm os.FileMode) error {
+	return w.FS.MkdirAll(w.abs(name), perm)
+}
+func (w inWork) Stat(name string) (os.FileInfo, error) { return w.FS.Stat(w.abs(name)) }
+func (w inWork) Remove(name string) error              { return w.FS.Remove(w.abs(name)) }
+func (w inWork) Rename(from, to string) error          { return w.FS.Rename(w.abs(from), w.abs(to)) }
+func (w inWork) SyncDir(name string) error             { return w.FS.SyncDir(w.abs(name)) }
+
+// What the README shows of a command is what a script has seen it print: its files readme-….
+func TestReadmeShowsRealRuns(t *testing.T) {
+	readme, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	scripts, err := filepath.Glob("../../testdata/script/*.txtar")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range scripts {
+		archive, err := txtar.ParseFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range archive.Files {
+			if strings.HasPrefix(f.Name, "readme-") && !strings.Contains(string(readme), string(f.Data)) {
+				t.Errorf("the README does not show %s of %s", f.Name, filepath.Base(name))
+			}
+		}
+	}
+}

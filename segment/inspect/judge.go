@@ -1,0 +1,664 @@
+package inspect
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"math"
+	"path/filepath"
+	"strings"
+
+	"github.com/millrace/millrace/segment"
+	"github.com/millrace/millrace/segment/batch"
+	"github.com/millrace/millrace/segment/producer"
+	"github.com/millrace/millrace/segment/vfs"
+)
+
+// What Verify says and no server does, since none reads so much when it opens a directory.
+const (
+	SaidOffsetWrong  = "a batch has another base offset than its place in the log says"
+	SaidEpochWrong   = "a batch has another leader epoch than its place in the log says"
+	SaidOffsetsGone  = "offsets are missing inside of a segment"
+	SaidFrontGone    = "the log begins behind its log start offset: segments are missing at its front"
+	SaidSumWrong     = "a segment is not what it was when it was left, though every batch is whole: base offsets or leader epochs have changed"
+	SaidSequence     = "a producer's sequence numbers do not follow one another"
+	SaidRecords      = "a batch whose CRC holds has records that cannot be read"
+	SaidSnapshotOdd  = "a producer snapshot does not agree with the records"
+	SaidEpochsOdd    = "the leader epochs do not agree with the records"
+	SaidStartBehind  = "the log start offset lies behind the end of the log"
+	SaidWithoutLog   = "files of a segment whose log is not there"
+	SaidTxnIndex     = "the index of aborted transactions does not agree with the records"
+	SaidUnreadable   = "cannot be read"
+	SaidLeftover     = "left by a server, and removed by its next start"
+	SaidStray        = "set aside by a server, which does not use it"
+	SaidMoreFindings = "there is more of that in this partition, which is not listed"
+)
+
+// maxFindings is how many findings of one partition are listed.
+const maxFindings = 1000
+
+// judge looks at one partition, front to back. Not for concurrent use.
+type judge struct {
+	fs    vfs.FS
+	opts  *VerifyOptions
+	part  *Partition
+	known map[string]int64 // by file: how far the journal has filled it
+	clean bool             // the last close was clean
+
+	findings  []Finding
+	before    []int64 // records that were counted when the finding was made
+	dropped   int
+	sequences int // findings about sequences
+	counts    Counts
+
+	segments []*judged
+	now      *judged
+	start    int64 // log start offset, -1: none
+	next     int64 // the offset behind the last batch, -1: not known yet
+	claimed  int64 // what a note says that it should be, when that is more
+	epoch    int32 // of the last batch, -1: none
+	prefix   [batch.HeaderSize]byte
+	held     held // the last batch, about which the next one has something to say
+
+	epochs    []segment.EpochEntry // of the checkpoint
+	seen      []segment.EpochEntry // of the records
+	producers producer.State       // as a server that reads all of it knows them
+	strict    producer.State       // the same, but forgets all of them where records are missing
+	snapshots []Snapshot           // that have not been met yet
+	rebuilt   map[string][]byte    // snapshots that are no good: what they would hold
+	odd       map[string]string    // small files that are no good, and why
+	lastEpoch epochRun
+	lost      []badRange // offsets that are missing
+	// Those that no snapshot has told the outcome of yet; lostTo does not belong to them.
+	lostFrom, lostTo int64
+	untold           bool // something could not be read
+}
+
+// epochRun is the batches with the leader epoch that came last.
+type epochRun struct {
+	batches  int
+	before   int32 // the epoch before it
+	in       *judged
+	position int64 // of the first of them
+	offset   int64
+}
+
+// held is a batch that is whole.
+type held struct {
+	there    bool
+	header   batch.Header
+	position int64
+	aborted  bool // it ends a transaction that was aborted
+}
+
+// judged is what there is to know about a segment.
+type judged struct {
+	seg       *Segment
+	last      bool
+	cut       bool  // it is to end before its first damage
+	size      int64 // of the file
+	end       int64 // where its last whole batch ends
+	next      int64 // the offset behind that
+	first     int64 // of its first batch, -1
+	records   int64
+	bad       []badRange
+	fixes     []fix
+	duplicate bool // the segment before it holds its offsets
+	gaps      []Finding
+	index     indexCheck
+	seal      *segment.Sealed
+	sealOdd   string // why the note is no good
+	sum       uint32
+	summed    bool
+	cp        *segment.Checkpoint
+	cpOdd     string
+	cpMet     bool
+	aborts    []abort
+}
+
+// badRange is bytes of a log that are no batch which belongs there.
+type badRange struct {
+	from, to    int64
+	first, last int64 // offsets that are lost with it; last < first: none
+	tornEnd     bool  // as a crash leaves it
+	before      int64 // records of the segment that lie before it
+	records     int64 // intact records that go with it
+	stranger    bool  // a whole batch that belongs elsewhere: no offset is lost with it
+}
+
+// fix is a field outside of the CRC that has to be put right.
+type fix struct {
+	position int64
+	offset   int64 // -1: as it is
+	epoch    int32 // -1: as it is
+}
+
+type abort struct{ producer, last int64 }
+
+// say notes a finding.
+func (j *judge) say(f Finding) {
+	if f.Severity != Note && len(j.findings) >= maxFindings {
+		j.dropped++
+		return
+	}
+	f.Partition = j.part.Name()
+	j.findings = append(j.findings, f)
+	j.before = append(j.before, j.counts.Records)
+}
+
+// about makes a finding about a file.
+func about(s Severity, file, what, found string) Finding {
+	return Finding{Severity: s, File: file, Position: -1, FirstOffset: -1, LastOffset: -1, What: what, Found: found}
+}
+
+// unreadable notes a file that the file system does not give.
+func (j *judge) unreadable(file string, err error) {
+	if errors.Is(err, fs.ErrNotExist) && j.opts.Held {
+		return // a running server has removed it since
+	}
+	j.untold = true
+	j.say(about(Untold, file, SaidUnreadable, err.Error()))
+}
+
+// run looks at all of the partition.
+func (j *judge) run() {
+	j.next, j.epoch, j.lostFrom = -1, -1, math.MaxInt64
+	j.odd, j.rebuilt = map[string]string{}, map[string][]byte{}
+	j.snapshots = j.part.Snapshots
+	j.strangers()
+	j.readEpochs()
+	start := j.readStart()
+	j.start = start
+	last := j.lastLog()
+	for i := range j.part.Segments {
+		s := &j.part.Segments[i]
+		if !s.Log.There() {
+			j.withoutLog(s)
+			continue
+		}
+		if j.opts.stopped() {
+			return
+		}
+		j.segment(s, i == last, start)
+	}
+	if j.opts.Held {
+		return
+	}
+	j.meetSnapshots(max(j.next, 0))
+	for _, s := range j.snapshots {
+		f := about(Harm, s.Path, segment.SaidSnapshot, fmt.Sprintf("the log ends at offset %d, and went on to %d", j.next, s.Offset))
+		if from := max(j.next, 0); len(j.segments) > 0 && s.Offset > max(from, j.claimed, j.start) {
+			f.FirstOffset, f.LastOffset = max(from, j.claimed), s.Offset-1
+			j.claimed = s.Offset
+		}
+		j.say(f)
+		j.odd[s.Path] = "it lies behind the end of the log"
+	}
+	j.compareEpochs()
+	if start > max(j.next, 0) && j.counts.Segments > 0 {
+		f := about(Note, j.part.LogStart.Path, SaidStartBehind, fmt.Sprintf("it is %d, the log ends at %d", start, j.next))
+		j.say(f)
+	}
+}
+
+// lastLog is the number of the segment that a server goes on with: the last whose first batch does not belong before it, as
+// that of a copy under another name does.
+func (j *judge) lastLog() int {
+	all := j.part.Segments
+	for i := len(all) - 1; i >= 0; i-- {
+		if !all[i].Log.There() {
+			continue
+		}
+		b, err := OpenBatches(j.fs, all[i].Log.Path, Options{Unordered: true, End: min(all[i].Log.Size, chunkBytes)})
+		if err != nil {
+			return i // which is told when it is read
+		}
+		stranger := b.Next() && b.Header().BaseOffset < all[i].Base
+		b.Close() // it was only read
+		if !stranger {
+			return i
+		}
+	}
+	return -1
+}
+
+// finish gives the findings, when all records have been counted.
+func (j *judge) finish() []Finding {
+	for i := range j.findings {
+		if j.findings[i].Position >= 0 {
+			j.findings[i].After = j.counts.Records - j.before[i]
+		}
+	}
+	if j.dropped > 0 {
+		f := about(Harm, j.part.Path, SaidMoreFindings, count(j.dropped, "finding"))
+		f.Partition = j.part.Name()
+		j.findings = append(j.findings, f)
+	}
+	return j.findings
+}
+
+// plain is an error without the name of the package that it comes from.
+func plain(err error) string {
+	text := err.Error()
+	for _, name := range []string{"batch: ", "producer: ", "segment: "} {
+		text = strings.TrimPrefix(text, name)
+	}
+	return text
+}
+
+func count(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
+}
+
+// strangers notes what has no name that a server gives.
+func (j *judge) strangers() {
+	for _, f := range j.part.Foreign {
+		j.say(about(Harm, f.Path, segment.SaidForeign, ""))
+	}
+	for _, path := range j.part.Folders {
+		j.say(about(Harm, path, segment.SaidForeign, "a folder"))
+	}
+	if !j.opts.Held {
+		for _, f := range j.part.Leftovers {
+			j.say(about(Note, f.Path, SaidLeftover, ""))
+		}
+	}
+}
+
+// withoutLog notes the files of a segment without the one that counts.
+func (j *judge) withoutLog(s *Segment) {
+	if j.opts.Held {
+		return
+	}
+	for _, f := range []File{s.Index, s.TimeIndex, s.TxnIndex, s.Sealed, s.Checkpoint} {
+		if f.There() {
+			j.say(about(Harm, f.Path, SaidWithoutLog, ""))
+			j.odd[f.Path] = "there is no log file with it"
+		}
+	}
+}
+
+// readStart reads the log start offset, -1 when there is none.
+func (j *judge) readStart() int64 {
+	if !j.part.LogStart.There() {
+		return -1
+	}
+	text, err := vfs.ReadFile(j.fs, j.part.LogStart.Path)
+	if err != nil {
+		j.unreadable(j.part.LogStart.Path, err)
+		return -1
+	}
+	start, err := segment.DecodeLogStart(text)
+	switch {
+	case errors.Is(err, segment.ErrFormat):
+		j.say(about(Untold, j.part.LogStart.Path, SaidUnreadable, err.Error()))
+		return -1
+	case err != nil:
+		j.say(about(Harm, j.part.LogStart.Path, segment.SaidLogStart, err.Error()))
+		j.odd[j.part.LogStart.Path] = err.Error()
+		return -1
+	}
+	return start
+}
+
+// begin makes ready for a segment; false when it is to be left out.
+func (j *judge) begin(s *Segment, last bool, start int64) bool {
+	j.now = &judged{seg: s, last: last, first: -1, end: 0, summed: true}
+	j.segments = append(j.segments, j.now)
+	j.counts.Segments++
+	first := j.next < 0
+	if first && j.part.Layout == Millrace && s.Base > max(start, 0) {
+		f := about(Harm, s.Log.Path, SaidFrontGone, "")
+		f.FirstOffset, f.LastOffset = max(start, 0), s.Base-1
+		j.say(f)
+	}
+	if first {
+		j.next = s.Base
+	}
+	switch want := max(j.next, j.claimed); {
+	case s.Base < want && !first:
+		f := about(Harm, s.Log.Path, segment.SaidDuplicate, fmt.Sprintf("it begins with offset %d, the one before it ends with %d", s.Base, want-1))
+		j.say(f)
+		j.now.duplicate = true
+		return false
+	case s.Base > want && !first && j.part.Layout == Millrace:
+		f := about(Harm, j.segments[len(j.segments)-2].seg.Log.Path, segment.SaidGap, "the next segment is "+filepath.Base(s.Log.Path))
+		f.FirstOffset, f.LastOffset = want, s.Base-1
+		j.say(f)
+		j.lose(j.next, s.Base-1)
+	case s.Base > j.next:
+		j.lose(j.next, s.Base-1)
+	}
+	j.next, j.claimed = s.Base, 0
+	return true
+}
+
+// lose notes offsets that are missing, and forgets what the producers were about to send.
+func (j *judge) lose(first, last int64) {
+	j.strict.Clear()
+	if last >= first {
+		j.lostFrom, j.lostTo = min(j.lostFrom, first), max(j.lostTo, last+1)
+	}
+	if n := len(j.lost); n > 0 && j.lost[n-1].last+1 >= first {
+		j.lost[n-1].last = max(j.lost[n-1].last, last)
+	} else if last >= first {
+		j.lost = append(j.lost, badRange{first: first, last: last})
+	}
+}
+
+// segment looks at one segment.
+func (j *judge) segment(s *Segment, last bool, start int64) {
+	if !j.begin(s, last, start) {
+		j.opts.Progress.add(s.Log.Size)
+		return
+	}
+	now := j.now
+	j.readSeal()
+	j.readCheckpoint()
+	j.readIndexes()
+	o := Options{Structure: j.opts.Fast, Unordered: true}
+	if now.seal != nil && !last {
+		o.End = now.seal.Length
+	}
+	b, err := OpenBatches(j.fs, s.Log.Path, o)
+	if err != nil {
+		j.unreadable(s.Log.Path, err)
+		return
+	}
+	defer b.Close()
+	now.size = b.Size()
+	told := int64(0)
+	for {
+		for b.Next() {
+			if done := b.Position() - told; done > 1<<20 {
+				j.opts.Progress.add(done)
+				told += done
+				if j.opts.stopped() {
+					return
+				}
+			}
+			j.batch(b)
+		}
+		if b.Err() == nil {
+			break
+		}
+		var damage *Damage
+		if !errors.As(b.Err(), &damage) {
+			j.unreadable(s.Log.Path, b.Err())
+			return
+		}
+		if b.least = j.next; j.held.there { // whose own offset may be wrong
+			b.least += int64(j.held.header.LastOffsetDelta) + 1
+		}
+		if !b.Resume() {
+			j.settle(-1, false)
+			j.badEnd(damage, b)
+			break
+		}
+		j.badMiddle(damage, b)
+		b.least = -1 << 62
+	}
+	j.opts.Progress.add(max(0, s.Log.Size-told))
+	j.settle(j.knownNext(), true)
+	if held := now.end; held < now.size && len(now.bad) == 0 {
+		now.size = held + b.Padding()
+	}
+	j.endSegment(b.Position())
+}
+
+// knownNext is where the offsets go on behind the segment, as far as something other than its last batch says so; -1: nobody knows.
+func (j *judge) knownNext() int64 {
+	now := j.now
+	if !j.held.there {
+		return -1
+	}
+	end := j.held.position + int64(j.held.header.Size())
+	switch {
+	case now.seal != nil && now.seal.Length == end:
+		return now.seal.Next
+	case now.cp != nil && now.cp.Position == end:
+		return now.cp.Next
+	case !now.last && j.part.Layout == Millrace:
+		for i := range j.part.Segments {
+			if base := j.part.Segments[i].Base; base > now.seg.Base {
+				return base
+			}
+		}
+	}
+	return -1
+}
+
+// batch takes the next batch that is whole; the one before it can be judged now.
+func (j *judge) batch(b *Batches) {
+	h := b.Header()
+	adjacent := j.held.there && j.held.position+int64(j.held.header.Size()) == b.Position()
+	j.settle(h.BaseOffset, adjacent)
+	j.held = held{there: true, header: h, position: b.Position()}
+	if j.now.summed {
+		batch.PutHeader(j.prefix[:], h)
+		j.now.sum = batch.ExtendSum(j.now.sum, j.prefix[:], h)
+	}
+	if j.opts.Records || h.IsControl() && j.part.Layout == Kafka {
+		j.records(b)
+	}
+}
+
+// records reads every record of a batch.
+func (j *judge) records(b *Batches) {
+	whole, err := b.Bytes()
+	if errors.Is(err, ErrTooLong) {
+		return
+	}
+	if err == nil {
+		h, n := b.Header(), 0
+		for r, rerr := range batch.Records(whole, 0) {
+			if err = rerr; err != nil {
+				break
+			}
+			if n == 0 && h.IsControl() && len(r.Key) >= 4 {
+				j.held.aborted = r.Key[2] == 0 && r.Key[3] == 0
+			}
+			n++
+		}
+	}
+	if err != nil && j.opts.Records {
+		f := about(Harm, b.Name(), SaidRecords, plain(err))
+		f.Position, f.Bytes, f.FirstOffset, f.LastOffset = b.Position(), int64(b.Header().Size()), b.Header().BaseOffset, b.Header().LastOffset()
+		j.say(f)
+	}
+}
+
+// settle judges the batch that is held; following is the offset that comes behind it, -1 when nobody knows, and adjacent says that
+// nothing lies between the two.
+func (j *judge) settle(following int64, adjacent bool) {
+	if !j.held.there {
+		return
+	}
+	p := j.held
+	j.held = held{}
+	h := p.header
+	span := int64(h.LastOffsetDelta) + 1
+	base, size := h.BaseOffset, int64(h.Size())
+	name := j.now.seg.Log.Path
+	switch {
+	case base == j.next:
+	case adjacent && (following == j.next+span || following < 0 && j.leap(base, p.position)):
+		f := about(Harm, name, SaidOffsetWrong, fmt.Sprintf("it says %d, and stands where %d belongs", base, j.next))
+		f.Position, f.FirstOffset, f.LastOffset, f.Bytes = p.position, j.next, j.next+span-1, size
+		j.say(f)
+		base = j.next
+		j.now.fix(fix{position: p.position, offset: base, epoch: -1})
+	case base < j.next, following >= j.next && following < base+span:
+		found := fmt.Sprintf("offset %d follows %d", base, j.next-1)
+		if base > j.next {
+			found += fmt.Sprintf(", and is followed by %d", following)
+		}
+		f := about(Harm, name, segment.SaidDamaged, found)
+		f.Position, f.Bytes = p.position, size
+		bad := badRange{from: p.position, to: p.position + size, first: j.next, last: j.next - 1}
+		if bad.stranger = following <= j.next; !bad.stranger {
+			bad.last = following - 1
+			f.FirstOffset, f.LastOffset = bad.first, bad.last
+		}
+		j.say(f)
+		j.now.markBad(bad)
+		j.lose(bad.first, bad.last)
+		return
+	default:
+		f := about(Harm, name, SaidOffsetsGone, "")
+		f.Position, f.FirstOffset, f.LastOffset = p.position, j.next, base-1
+		if n := len(j.now.bad); n > 0 && j.now.bad[n-1].to == p.position { // they are gone with what was damaged
+			j.now.bad[n-1].last = base - 1
+		} else if j.part.Layout != Kafka {
+			j.now.gaps = append(j.now.gaps, f)
+		}
+		j.lose(j.next, base-1)
+	}
+	h.BaseOffset = base
+	j.keep(h, p)
+}
+
+// leap tells whether the last batch of a log has an offset that nothing explains: a server leaves no hole there, unless records
+// had been deleted up to that offset.
+func (j *judge) leap(base, position int64) bool {
+	return base > j.next && position == j.now.end && j.now.last && j.part.Layout == Millrace && !j.opts.Held && base != j.start
+}
+
+// keep takes a batch as one of the log.
+func (j *judge) keep(h batch.Header, p held) {
+	now := j.now
+	j.meetSnapshots(h.BaseOffset)
+	j.judgeEpoch(&h, p.position)
+	if h.HasProducerID() {
+		j.judgeSequence(h, p.position)
+		j.strict.Update(h, h.BaseOffset)
+		j.producers.Update(h, h.BaseOffset)
+	}
+	if p.aborted {
+		now.aborts = append(now.aborts, abort{h.ProducerID, h.LastOffset()})
+	}
+	now.index.step(h, p.position, now.bad)
+	if now.first < 0 {
+		now.first = h.BaseOffset
+	}
+	now.end = p.position + int64(h.Size())
+	j.next = h.NextOffset()
+	if now.cp != nil && now.cp.Position == now.end {
+		now.cpMet = true
+		if now.cp.Next != j.next || now.cp.Summed && now.summed && now.cp.Sum != now.sum {
+			now.cpOdd = fmt.Sprintf("the first %d bytes are not what they were", now.end)
+		}
+	}
+	now.records += int64(h.RecordCount)
+	j.counts.Batches++
+	j.counts.Records += int64(h.RecordCount)
+	j.counts.Bytes += int64(h.Size())
+}
+
+// fix notes what is to be put right; two of one batch are one.
+func (s *judged) fix(f fix) {
+	for i := len(s.fixes) - 1; i >= max(0, len(s.fixes)-2); i-- {
+		if have := &s.fixes[i]; have.position == f.position {
+			have.offset, have.epoch = max(have.offset, f.offset), max(have.epoch, f.epoch)
+			return
+		}
+	}
+	s.fixes = append(s.fixes, f)
+}
+
+// markBad notes bytes that are no batch of the log; those that touch are one.
+func (s *judged) markBad(r badRange) {
+	s.summed = false
+	r.before = s.records
+	if n := len(s.bad); n > 0 && s.bad[n-1].to == r.from && !s.bad[n-1].stranger && !r.stranger {
+		s.bad[n-1].to, s.bad[n-1].last = r.to, max(s.bad[n-1].last, r.last)
+		return
+	}
+	s.bad = append(s.bad, r)
+}
+
+// badMiddle notes damage behind which there is an intact batch.
+func (j *judge) badMiddle(d *Damage, b *Batches) {
+	f := about(Harm, b.Name(), segment.SaidDamaged, d.What)
+	f.Position, f.Bytes = d.Position, b.next-d.Position
+	resumed := int64(-1)
+	if head, err := b.reader.peek(b.next, batch.HeaderSize); err == nil {
+		if h, err := batch.ReadHeader(head); err == nil {
+			resumed = h.BaseOffset
+		}
+	}
+	j.settle(resumed, false)
+	bad := badRange{from: d.Position, to: b.next, first: j.next, last: max(j.next, resumed) - 1}
+	f.FirstOffset, f.LastOffset = bad.first, bad.last
+	if f.LastOffset < f.FirstOffset {
+		f.FirstOffset, f.LastOffset = -1, -1
+	}
+	if len(j.now.bad) == 0 && j.tornEnd(b.Name(), d.Position, b.Size()) {
+		bad.tornEnd = true
+		f.What, f.Found = segment.SaidTornEnd, f.Found+"; whole batches lie behind it, which a crash may leave there too"
+	}
+	j.say(f)
+	j.now.markBad(bad)
+	j.lose(bad.first, bad.last)
+}
+
+// tornEnd tells whether a server takes what begins at a position for the end that a crash leaves, and cuts it.
+func (j *judge) tornEnd(name string, position, size int64) bool {
+	known := j.known[name]
+	if j.now.cp != nil {
+		known = max(known, j.now.cp.Position)
+	}
+	return j.now.last && j.part.Layout == Millrace && !j.clean && !j.opts.Held && position >= known && size-position <= segment.TornBytes
+}
+
+// badEnd notes damage behind which nothing is intact.
+func (j *judge) badEnd(d *Damage, b *Batches) {
+	now := j.now
+	f := about(Harm, b.Name(), segment.SaidDamaged, d.What)
+	f.Position, f.Bytes, f.FirstOffset = d.Position, b.Size()-d.Position, j.next
+	bad := badRange{from: d.Position, to: b.Size(), first: j.next, last: j.next - 1}
+	if next := j.endOfSegment(); next > j.next {
+		bad.last = next - 1
+		f.LastOffset = bad.last
+	}
+	if now.seal != nil && !now.last && b.Size() < now.seal.Length {
+		f.What = segment.SaidSealShorter
+	}
+	if now.last {
+		if j.opts.Held {
+			now.summed = false
+			return // it is being written
+		}
+		f.What = segment.SaidDamagedEnd
+		if bad.tornEnd = j.tornEnd(b.Name(), d.Position, b.Size()) || d.Torn && j.part.Layout == Kafka; bad.tornEnd {
+			f.What = segment.SaidTornEnd
+		}
+	}
+	j.say(f)
+	now.markBad(bad)
+	if bad.last >= bad.first {
+		j.claimed = bad.last + 1
+	}
+	j.lose(bad.first, bad.last)
+}
+
+// endOfSegment is the offset that comes behind the segment, as its note or the next segment says; -1 when none does.
+func (j *judge) endOfSegment() int64 {
+	now := j.now
+	switch {
+	case now.seal != nil && !now.last:
+		return now.seal.Next
+	case now.last && now.cp != nil:
+		return now.cp.Next
+	case !now.last:
+		for i := range j.part.Segments {
+			if s := &j.part.Segments[i]; s.Base > now.seg.Base && s.Log.There() {
+				return s.Base
+			}
+		}
+	}
+	return -1
+}
