@@ -171,7 +171,7 @@ type Checkpoint struct {
 	Offsets              []OffsetEntry
 	Times                []TimeEntry
 	Epochs               []EpochEntry
-	Producers            []byte // a producer snapshot
+	Producers            []byte // a producer snapshot, which has the last batch of each
 }
 
 // DecodeCheckpoint reads a checkpoint; ErrDamaged, or ErrFormat for another version.
@@ -182,8 +182,13 @@ func DecodeCheckpoint(b []byte) (*Checkpoint, error) {
 	}
 	out := &Checkpoint{
 		Base: cp.base, Position: cp.position, Next: cp.next, Sum: cp.sum, Summed: cp.summed, FirstTimestamp: cp.firstTimestamp,
-		Largest: TimeEntry{cp.index.largest.timestamp, cp.index.largest.offset}, Epochs: cp.epochs.entries(), Producers: cp.producers,
+		Largest: TimeEntry{cp.index.largest.timestamp, cp.index.largest.offset}, Epochs: cp.epochs.entries(),
 	}
+	state, err := producer.DecodeAll(cp.producers)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errDamaged, err)
+	}
+	out.Producers = state.Encode()
 	out.Offsets, out.Times, err = cp.index.entries()
 	return out, err
 }
@@ -285,7 +290,7 @@ func (r *roundReader) next() bool {
 func IsZero(b []byte) bool { return len(bytes.Trim(b, "\x00")) == 0 }
 
 // Checkpoint gives the contents of the checkpoint of a segment that was indexed batch by batch from its beginning: of position
-// bytes with a CRC-32C of sum, behind which the offsets go on with next. first is the timestamp of its first batch, producers a snapshot.
+// bytes with a CRC-32C of sum, behind which the offsets go on with next. first is the timestamp of its first batch, producers what producer.State.EncodeAll gives.
 func (x *Indexer) Checkpoint(base, position, next int64, sum uint32, first int64, list []EpochEntry, producers []byte) []byte {
 	cp := checkpoint{base: base, position: position, next: next, sum: sum, summed: true, firstTimestamp: first, index: x.x, producers: producers}
 	for _, e := range list {

@@ -376,7 +376,7 @@ func (p *Plan) checkpoint(j *judge, s *judged, holes, changed bool, end int64) {
 	}
 	if holes {
 		p.add(p.write(name, path, SaidOffsetsGone, func(m *mender) ([]byte, error) {
-			return m.checkpoint(s.seg, p.interval(j.part), before(j.allEpochs(), end), j.producers.Encode())
+			return m.checkpoint(s.seg, p.interval(j.part), before(j.allEpochs(), end), j.producers.EncodeAll())
 		}))
 	}
 }
