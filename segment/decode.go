@@ -7,6 +7,7 @@ import (
 	"io"
 	"path/filepath"
 
+	"github.com/millrace/millrace/segment/producer"
 	"github.com/millrace/millrace/segment/vfs"
 )
 
