@@ -238,7 +238,7 @@ func (e *env) summarize(ctx context.Context, fsys vfs.FS, p *inspect.Place, o *l
 	var workers sync.WaitGroup
 	for w := range failures {
 		workers.Go(func() { // ends when all partitions are taken
-			v := &inspect.Surveyor{FS: fsys, Count: o.count, Starts: starts, Overlay: overlay}
+			v := &inspect.Surveyor{FS: fsys, Count: o.count, Live: p.Held, Starts: starts, Overlay: overlay}
 			for ctx.Err() == nil {
 				i := int(next.Add(1)) - 1
 				if i >= len(parts) {
