@@ -15,25 +15,35 @@ import (
 type jsonSink struct {
 	o    *dumpOptions
 	w    *bufio.Writer
-	buf  []byte
 	file string // of what is not a batch or a record
+	// name is the partition's as JSON.
+	name  []byte
+	named *inspect.Partition
+	clock clock
 }
 
 func (s *jsonSink) logFile(path string, _, _ int64) { s.file = path }
 func (s *jsonSink) otherFile(path, _ string)        { s.file = path }
 
+func (s *jsonSink) nameOf(p *inspect.Partition) []byte {
+	if s.named != p {
+		s.named, s.name = p, appendJSON(nil, []byte(p.Name()))
+	}
+	return s.name
+}
+
 func (s *jsonSink) batch(v *batchView) {
 	h := &v.header
-	b := append(s.buf[:0], `{"type":"batch","partition":`...)
-	b = appendJSON(b, v.partition.Name())
-	b = appendJSON(append(b, `,"file":`...), filepath.Base(v.file))
+	b := append(begin(s.w), `{"type":"batch","partition":`...)
+	b = append(b, s.nameOf(v.partition)...)
+	b = appendJSON(append(b, `,"file":`...), []byte(filepath.Base(v.file)))
 	b = appendInt(b, `,"position":`, v.position)
 	b = appendInt(b, `,"base_offset":`, h.BaseOffset)
 	b = appendInt(b, `,"last_offset":`, h.LastOffset())
 	b = appendInt(b, `,"records":`, int64(h.RecordCount))
 	b = appendInt(b, `,"size":`, int64(h.Size()))
 	b = append(append(append(b, `,"codec":"`...), h.Codec().String()...), '"')
-	b = appendJSONTime(append(b, `,"max_timestamp":`...), h.MaxTimestamp)
+	b = s.clock.appendJSON(append(b, `,"max_timestamp":`...), h.MaxTimestamp)
 	b = append(append(append(b, `,"timestamp_type":"`...), timestampType(h)...), '"')
 	b = appendInt(b, `,"leader_epoch":`, int64(h.PartitionLeaderEpoch))
 	b = appendInt(b, `,"producer_id":`, h.ProducerID)
@@ -43,7 +53,7 @@ func (s *jsonSink) batch(v *batchView) {
 	b = strconv.AppendBool(append(b, `,"transactional":`...), h.IsTransactional())
 	b = strconv.AppendBool(append(b, `,"control":`...), h.IsControl())
 	if h.HasDeleteHorizon() {
-		b = appendJSONTime(append(b, `,"delete_horizon":`...), h.BaseTimestamp)
+		b = s.clock.appendJSON(append(b, `,"delete_horizon":`...), h.BaseTimestamp)
 	}
 	b = appendInt(b, `,"crc":`, int64(h.CRC))
 	if v.journaled {
@@ -53,10 +63,10 @@ func (s *jsonSink) batch(v *batchView) {
 }
 
 func (s *jsonSink) record(v *batchView, r *recordView) {
-	b := append(s.buf[:0], `{"type":"record","partition":`...)
-	b = appendJSON(b, v.partition.Name())
+	b := append(begin(s.w), `{"type":"record","partition":`...)
+	b = append(b, s.nameOf(v.partition)...)
 	b = appendInt(b, `,"offset":`, r.offset)
-	b = appendJSONTime(append(b, `,"timestamp":`...), r.timestamp)
+	b = s.clock.appendJSON(append(b, `,"timestamp":`...), r.timestamp)
 	switch {
 	case r.marker != nil:
 		b = append(append(append(b, `,"marker":"`...), r.marker.kind...), '"')
@@ -85,7 +95,7 @@ func (s *jsonSink) record(v *batchView, r *recordView) {
 			if i > 0 {
 				b = append(b, ',')
 			}
-			b = appendJSON(append(b, `{"key":`...), h.Key)
+			b = appendJSON(append(b, `{"key":`...), []byte(h.Key))
 			b = append(s.o.format.appendField(b, "value", h.Value), '}')
 		}
 		b = append(b, ']')
@@ -94,8 +104,8 @@ func (s *jsonSink) record(v *batchView, r *recordView) {
 }
 
 func (s *jsonSink) entry(kind string, fields ...field) {
-	b := append(append(append(s.buf[:0], `{"type":"`...), kind...), `","file":`...)
-	b = appendJSON(b, s.file)
+	b := append(append(append(begin(s.w), `{"type":"`...), kind...), `","file":`...)
+	b = appendJSON(b, []byte(s.file))
 	for _, f := range fields {
 		b = append(append(append(b, `,"`...), f.name...), `":`...)
 		switch v := f.value.(type) {
@@ -106,7 +116,7 @@ func (s *jsonSink) entry(kind string, fields ...field) {
 				b = strconv.AppendInt(b, int64(v), 10)
 			}
 		case millis:
-			b = appendJSONTime(b, int64(v))
+			b = s.clock.appendJSON(b, int64(v))
 		default:
 			b = append(b, compactJSON(v)...)
 		}
@@ -115,10 +125,10 @@ func (s *jsonSink) entry(kind string, fields ...field) {
 }
 
 func (s *jsonSink) damage(d *inspect.Damage) {
-	b := appendJSON(append(s.buf[:0], `{"type":"damage","file":`...), d.File)
+	b := appendJSON(append(begin(s.w), `{"type":"damage","file":`...), []byte(d.File))
 	b = appendInt(b, `,"position":`, d.Position)
 	b = appendInt(b, `,"offset":`, d.Offset)
-	b = appendJSON(append(b, `,"what":`...), d.What)
+	b = appendJSON(append(b, `,"what":`...), []byte(d.What))
 	b = strconv.AppendBool(append(b, `,"torn":`...), d.Torn)
 	s.write(append(b, "}\n"...))
 }
@@ -127,14 +137,6 @@ func (s *jsonSink) note(string) {} // batches say themselves that the journal al
 
 func (s *jsonSink) write(b []byte) {
 	s.w.Write(b)
-	s.buf = keepBuffer(b)
-}
-
-func appendJSONTime(b []byte, ms int64) []byte {
-	if ms < 0 {
-		return append(b, "null"...)
-	}
-	return append(appendTime(append(b, '"'), ms), '"')
 }
 
 // byteFormat is how keys, values and headers are written.
@@ -192,6 +194,8 @@ func (f byteFormat) appendField(b []byte, name string, data []byte) []byte {
 	switch {
 	case data == nil:
 		return append(b, `":null`...)
+	case f == formatText && plainText(data) == len(data):
+		return append(append(append(b, `":"`...), data...), '"')
 	case f == formatHex:
 		return append(appendHex(append(b, `_hex":"`...), data), '"')
 	case f == formatBase64, f == formatText && !utf8.Valid(data):

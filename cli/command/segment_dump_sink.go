@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/millrace/millrace/segment/batch"
 	"github.com/millrace/millrace/segment/inspect"
@@ -49,9 +48,8 @@ func newSink(o *dumpOptions, w *bufio.Writer) dumpSink {
 
 // plainSink writes the lines of Kafka's dump tool.
 type plainSink struct {
-	o   *dumpOptions
-	w   *bufio.Writer
-	buf []byte
+	o *dumpOptions
+	w *bufio.Writer
 }
 
 func (s *plainSink) logFile(path string, base, from int64) {
@@ -65,7 +63,7 @@ func (s *plainSink) otherFile(path, _ string) { fmt.Fprintf(s.w, "Dumping %s\n",
 
 func (s *plainSink) batch(v *batchView) {
 	h := &v.header
-	b := s.buf[:0]
+	b := begin(s.w)
 	b = appendInt(b, "baseOffset: ", h.BaseOffset)
 	b = appendInt(b, " lastOffset: ", h.LastOffset())
 	b = appendInt(b, " count: ", int64(h.RecordCount))
@@ -93,7 +91,7 @@ func (s *plainSink) batch(v *batchView) {
 }
 
 func (s *plainSink) record(v *batchView, r *recordView) {
-	b := s.buf[:0]
+	b := begin(s.w)
 	b = appendInt(b, "| offset: ", r.offset)
 	b = append(append(b, ' '), timestampType(&v.header)...)
 	b = appendInt(b, ": ", r.timestamp)
@@ -128,7 +126,7 @@ func (s *plainSink) record(v *batchView, r *recordView) {
 }
 
 func (s *plainSink) entry(kind string, fields ...field) {
-	b := s.buf[:0]
+	b := begin(s.w)
 	for i, f := range fields {
 		if i > 0 {
 			b = append(b, ' ')
@@ -158,15 +156,14 @@ func (s *plainSink) note(text string) { fmt.Fprintln(s.w, text) }
 
 func (s *plainSink) write(b []byte) {
 	s.w.Write(b)
-	s.buf = keepBuffer(b)
 }
 
-// keepBuffer gives up a buffer that one very long record has made.
-func keepBuffer(b []byte) []byte {
-	if cap(b) > 4<<20 {
-		return nil
+// begin gives what to append a line to: room of the writer's own, so that nothing is copied when the line is written.
+func begin(w *bufio.Writer) []byte {
+	if w.Available() < 4<<10 {
+		w.Flush()
 	}
-	return b
+	return w.AvailableBuffer()
 }
 
 func (o optional) kafka() string {
@@ -207,8 +204,8 @@ func camel(name string) string {
 type tableSink struct {
 	o       *dumpOptions
 	w       *bufio.Writer
-	buf     []byte
 	heading string // not written yet
+	clock   clock
 }
 
 func (s *tableSink) logFile(path string, _, _ int64) { s.heading = path }
@@ -216,7 +213,7 @@ func (s *tableSink) otherFile(path, _ string)        { s.heading = path }
 
 func (s *tableSink) batch(v *batchView) {
 	h := &v.header
-	b := s.buf[:0]
+	b := s.begin()
 	b = appendInt(b, "batch ", h.BaseOffset)
 	b = appendInt(b, "..", h.LastOffset())
 	b = appendInt(b, " at ", v.position)
@@ -228,7 +225,7 @@ func (s *tableSink) batch(v *batchView) {
 	b = appendInt(b, ", ", int64(h.Size()))
 	b = append(append(b, " bytes, "...), h.Codec().String()...)
 	b = appendInt(b, ", epoch ", int64(h.PartitionLeaderEpoch))
-	b = appendTime(append(b, ", "...), h.MaxTimestamp)
+	b = s.clock.append(append(b, ", "...), h.MaxTimestamp)
 	if h.LogAppendTime() {
 		b = append(b, " (append time)"...)
 	}
@@ -247,7 +244,7 @@ func (s *tableSink) batch(v *batchView) {
 		b = append(b, ", control"...)
 	}
 	if h.HasDeleteHorizon() {
-		b = appendTime(append(b, ", tombstones until "...), h.BaseTimestamp)
+		b = s.clock.append(append(b, ", tombstones until "...), h.BaseTimestamp)
 	}
 	if v.journaled {
 		b = append(b, ", in the journal"...)
@@ -256,12 +253,12 @@ func (s *tableSink) batch(v *batchView) {
 }
 
 func (s *tableSink) record(_ *batchView, r *recordView) {
-	b := s.buf[:0]
+	b := s.begin()
 	if !s.o.records {
 		b = append(b, "  "...)
 	}
 	b = appendInt(b, "", r.offset)
-	b = appendTime(append(b, ' '), r.timestamp)
+	b = s.clock.append(append(b, ' '), r.timestamp)
 	switch {
 	case r.marker != nil:
 		b = append(append(b, " marker "...), r.marker.kind...)
@@ -289,7 +286,7 @@ func (s *tableSink) record(_ *batchView, r *recordView) {
 			if i > 0 {
 				b = append(b, ", "...)
 			}
-			b = append(appendEscaped(b, h.Key), '=')
+			b = append(appendEscaped(b, []byte(h.Key)), '=')
 			b = s.o.format.append(b, h.Value)
 		}
 		b = append(b, '}')
@@ -298,14 +295,19 @@ func (s *tableSink) record(_ *batchView, r *recordView) {
 }
 
 func (s *tableSink) entry(kind string, fields ...field) {
-	b := s.buf[:0]
+	b := s.begin()
 	if kind == "line" { // of a file that is text
 		s.write(fmt.Appendln(b, fields[0].value))
 		return
 	}
-	b = append(b, kind...)
-	for _, f := range fields {
-		b = append(append(append(b, ' '), strings.ReplaceAll(f.name, "_", " ")...), ' ')
+	if !entriesAlone[kind] {
+		b = append(append(b, kind...), ' ')
+	}
+	for i, f := range fields {
+		if i > 0 {
+			b = append(b, ' ')
+		}
+		b = append(append(b, f.name...), '=')
 		switch v := f.value.(type) {
 		case optional:
 			if v < 0 {
@@ -314,38 +316,37 @@ func (s *tableSink) entry(kind string, fields ...field) {
 				b = strconv.AppendInt(b, int64(v), 10)
 			}
 		case millis:
-			b = appendTime(b, int64(v))
+			b = s.clock.append(b, int64(v))
+		case string:
+			b = append(b, v...)
 		default:
-			b = fmt.Append(b, v)
+			b = append(b, compactJSON(v)...)
 		}
 	}
 	s.write(append(b, '\n'))
 }
 
+// entriesAlone are kinds of which the fields tell enough.
+var entriesAlone = map[string]bool{"index": true, "timeindex": true, "txnindex": true, "epoch": true, "producer": true, "start": true, "sealed": true}
+
 func (s *tableSink) damage(d *inspect.Damage) {
 	if d.Offset < 0 {
-		s.write(fmt.Appendf(nil, "damage: %s\n", d.What))
+		s.write(fmt.Appendf(s.begin(), "damage: %s\n", d.What))
 		return
 	}
-	s.write(fmt.Appendf(nil, "damage at byte %d (offset %d): %s\n", d.Position, d.Offset, d.What))
+	s.write(fmt.Appendf(s.begin(), "damage at byte %d (offset %d): %s\n", d.Position, d.Offset, d.What))
 }
 
 func (s *tableSink) note(text string) { s.heading = text }
 
-func (s *tableSink) write(b []byte) {
+// begin writes the heading, now that something is shown under it.
+func (s *tableSink) begin() []byte {
 	if s.heading != "" {
 		s.w.WriteString(s.heading)
 		s.w.WriteByte('\n')
 		s.heading = ""
 	}
-	s.w.Write(b)
-	s.buf = keepBuffer(b)
+	return begin(s.w)
 }
 
-// appendTime writes a timestamp in UTC, or "-".
-func appendTime(b []byte, ms int64) []byte {
-	if ms < 0 {
-		return append(b, '-')
-	}
-	return time.UnixMilli(ms).UTC().AppendFormat(b, timestampLayout)
-}
+func (s *tableSink) write(b []byte) { s.w.Write(b) }

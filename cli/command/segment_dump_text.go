@@ -2,38 +2,50 @@ package command
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/json"
+	"time"
 	"unicode"
 	"unicode/utf8"
 )
 
-// What is copied as it is, by byte: in text for people, and in JSON.
-var plainInText, plainInJSON = func() (text, js [256]bool) {
-	for c := range 256 {
-		text[c] = c >= 0x20 && c < 0x7f && c != '"' && c != '\\'
-		js[c] = text[c] || c >= 0x80 || c == 0x7f // it has been looked at whether it is UTF-8
-	}
-	return text, js
-}()
-
-// run is how many bytes at the front of s are copied as they are.
-func run[T string | []byte](s T, plain *[256]bool) int {
+// plain is how many bytes at the front of b are known to be printable ASCII without quote and backslash: all of them, mostly. It looks at
+// eight at a time, since nearly all that is dumped is such text, and gives up early rather than late.
+func plain(b []byte) int {
+	const ones, highs = 0x0101010101010101, 0x8080808080808080
 	i := 0
-	for ; i+8 <= len(s); i += 8 { // most of what is dumped is plain text
-		if !(plain[s[i]] && plain[s[i+1]] && plain[s[i+2]] && plain[s[i+3]] && plain[s[i+4]] && plain[s[i+5]] && plain[s[i+6]] && plain[s[i+7]]) {
+	for ; i+8 <= len(b); i += 8 {
+		x := binary.LittleEndian.Uint64(b[i:])
+		// The high bit of a byte is set by: itself, being DEL, being less than a space, being a quote, being a backslash.
+		if (x|(x+ones)|(x-' '*ones)|(x^'"'*ones-ones)|(x^'\\'*ones-ones))&highs != 0 {
 			break
 		}
 	}
-	for i < len(s) && plain[s[i]] {
+	return i
+}
+
+// plainText is how many bytes at the front of b stand as they are in text for people.
+func plainText(b []byte) int {
+	i := plain(b)
+	for i < len(b) && b[i] >= ' ' && b[i] < 0x7f && b[i] != '"' && b[i] != '\\' {
+		i++
+	}
+	return i
+}
+
+// plainJSON is how many bytes at the front of b, which is UTF-8, stand as they are in a JSON string.
+func plainJSON(b []byte) int {
+	i := plain(b)
+	for i < len(b) && b[i] >= ' ' && b[i] != '"' && b[i] != '\\' {
 		i++
 	}
 	return i
 }
 
 // appendEscaped writes text for people: letters of any language as they are, what cannot be seen as \n, \x00, \u200b.
-func appendEscaped[T string | []byte](b []byte, s T) []byte {
+func appendEscaped(b, s []byte) []byte {
 	for {
-		n := run(s, &plainInText)
+		n := plainText(s)
 		b = append(b, s[:n]...)
 		if s = s[n:]; len(s) == 0 {
 			return b
@@ -50,8 +62,7 @@ func appendEscaped[T string | []byte](b []byte, s T) []byte {
 		case c < utf8.RuneSelf:
 			b = append(b, '\\', 'x', hexDigits[c>>4], hexDigits[c&15])
 		default:
-			var seq [utf8.UTFMax]byte
-			r, size := utf8.DecodeRune(seq[:copy(seq[:], s)])
+			r, size := utf8.DecodeRune(s)
 			switch {
 			case r == utf8.RuneError && size == 1:
 				b = append(b, '\\', 'x', hexDigits[c>>4], hexDigits[c&15])
@@ -70,10 +81,10 @@ func appendEscaped[T string | []byte](b []byte, s T) []byte {
 }
 
 // appendJSON writes a JSON string of what is UTF-8.
-func appendJSON[T string | []byte](b []byte, s T) []byte {
+func appendJSON(b, s []byte) []byte {
 	b = append(b, '"')
 	for {
-		n := run(s, &plainInJSON)
+		n := plainJSON(s)
 		b = append(b, s[:n]...)
 		if s = s[n:]; len(s) == 0 {
 			return append(b, '"')
@@ -146,4 +157,30 @@ func beginning(b []byte) int {
 		low, high = 0x80, 0xbf
 	}
 	return n
+}
+
+// clock writes timestamps; it remembers what the last one's second looks like, as most records are of the same.
+type clock struct {
+	second int64
+	text   []byte
+}
+
+// append writes a timestamp in UTC, or "-".
+func (c *clock) append(b []byte, ms int64) []byte {
+	if ms < 0 {
+		return append(b, '-')
+	}
+	if second := ms / 1000; c.text == nil || second != c.second {
+		c.second, c.text = second, time.Unix(second, 0).UTC().AppendFormat(c.text[:0], "2006-01-02T15:04:05.")
+	}
+	milli := ms % 1000
+	return append(append(b, c.text...), byte('0'+milli/100), byte('0'+milli/10%10), byte('0'+milli%10), 'Z')
+}
+
+// appendJSON is append for JSON: in quotes, or null.
+func (c *clock) appendJSON(b []byte, ms int64) []byte {
+	if ms < 0 {
+		return append(b, "null"...)
+	}
+	return append(c.append(append(b, '"'), ms), '"')
 }

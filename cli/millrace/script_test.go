@@ -30,6 +30,8 @@ const externalBroker = "MILLRACE_TEST_BOOTSTRAP"
 //	stop [SIGNAL]        ends it (SIGTERM unless told), expects exit code 0, and leaves its log in $WORK/broker.log
 //	fill DIR STATE       makes a data directory whose bytes are always the same: see script_segment_test.go
 //	injure DIR NAME      harms it
+//	fixture NAME         copies testdata/segments/NAME, a directory that a broker has left, to $WORK/NAME
+//	flip FILE POSITION   flips the lowest bit of a byte
 //	exits CODE CMD ARG…  runs a command and expects that exit code; stdout and stderr can be looked at afterwards
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
@@ -60,9 +62,11 @@ func TestScripts(t *testing.T) {
 				refuse(ts, neg)
 				scriptBrokerOf(ts).stop(ts, args)
 			},
-			"exits":  exits,
-			"fill":   fill,
-			"injure": inflict,
+			"exits":   exits,
+			"fixture": fixture,
+			"flip":    flip,
+			"fill":    fill,
+			"injure":  inflict,
 		},
 	})
 }
@@ -180,4 +184,27 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 	if code != want {
 		ts.Fatalf("%s ended with %d, want %d", strings.Join(args[1:], " "), code, want)
 	}
+}
+
+// fixture copies a directory that a broker has left.
+func fixture(ts *testscript.TestScript, neg bool, args []string) {
+	refuse(ts, neg)
+	if len(args) != 1 {
+		ts.Fatalf("usage: fixture NAME")
+	}
+	ts.Check(os.CopyFS(ts.MkAbs(args[0]), os.DirFS("../../testdata/segments/"+args[0])))
+}
+
+// flip flips the lowest bit of a byte of a file.
+func flip(ts *testscript.TestScript, neg bool, args []string) {
+	refuse(ts, neg)
+	if len(args) != 2 {
+		ts.Fatalf("usage: flip FILE POSITION")
+	}
+	at, err := strconv.Atoi(args[1])
+	ts.Check(err)
+	b, err := os.ReadFile(ts.MkAbs(args[0]))
+	ts.Check(err)
+	b[at] ^= 1
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), b, 0o644))
 }

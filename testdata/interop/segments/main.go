@@ -3,6 +3,7 @@
 // and, on Kafka's side, transactions.
 //
 //	segments -millrace bin/millrace [-libs DIR] [-keep]
+//	segments -millrace bin/millrace -speed 2
 //
 // Both brokers are filled with the same, looked at while they run, ended, and then compared. DIR holds the jars of Kafka's broker;
 // without it Maven fetches them. It needs a JDK, and Maven for the jars.
@@ -26,15 +27,21 @@ var (
 	binary = flag.String("millrace", "bin/millrace", "the binary")
 	libs   = flag.String("libs", "", "a directory with the jars of Kafka's broker")
 	pom    = flag.String("pom", "testdata/bench/pom.xml", "what Maven fetches them by")
+	golden = flag.String("golden", "", "write small directories of both brokers there, for the command scripts (testdata/segments), instead of comparing")
+	fast   = flag.Int("speed", 0, "measure how fast so many GiB are read, instead of comparing; as root")
 	keep   = flag.Bool("keep", false, "keep the brokers' directories")
 )
 
 func main() {
 	flag.Parse()
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Minute)
 	defer cancel()
 	work, err := os.MkdirTemp("", "segments-")
-	if err == nil {
+	if err == nil && *fast > 0 {
+		err = speed(ctx, work, *fast)
+	} else if err == nil && *golden != "" {
+		err = writeGolden(ctx, work)
+	} else if err == nil {
 		err = run(ctx, work)
 	}
 	if *keep || err != nil {
@@ -60,7 +67,7 @@ func run(ctx context.Context, work string) error {
 		if err != nil {
 			return fmt.Errorf("%s: %w", make.name, err)
 		}
-		transacted, err := fill(ctx, b.address)
+		transacted, err := fill(ctx, b.address, 1)
 		if !transacted {
 			fmt.Println("SKIP", make.name, "has no transactions")
 		}
@@ -72,6 +79,33 @@ func run(ctx context.Context, work string) error {
 		}
 		if err := compare(ctx, make.name, b.data); err != nil {
 			return fmt.Errorf("%s: %w", make.name, err)
+		}
+	}
+	return nil
+}
+
+// writeGolden fills both brokers with little and copies what they leave, but for Kafka's metadata and the catalogue.
+func writeGolden(ctx context.Context, work string) error {
+	if err := fetchJars(ctx, work); err != nil {
+		return err
+	}
+	for name, start := range map[string]func(context.Context, string) (*broker, error){"kafka": startKafka, "millrace": startMillrace} {
+		b, err := start(ctx, filepath.Join(work, name))
+		if err != nil {
+			return err
+		}
+		_, err = fill(ctx, b.address, 100)
+		if err = errors.Join(err, b.stop()); err != nil {
+			return err
+		}
+		for _, left := range []string{"__cluster_metadata-0", "bootstrap.checkpoint", "catalog"} {
+			if err := os.RemoveAll(filepath.Join(b.data, left)); err != nil {
+				return err
+			}
+		}
+		into := filepath.Join(*golden, name)
+		if err := errors.Join(os.RemoveAll(into), os.CopyFS(into, os.DirFS(b.data))); err != nil {
+			return err
 		}
 	}
 	return nil
