@@ -324,6 +324,9 @@ func (l *Log) cut(f vfs.File, end, size int64, clean bool, found error) error {
 // nextIntact finds the first intact batch behind damaged bytes that begin at a
 // position; offset is the least that it may begin with. -1 when there is none.
 func nextIntact(f vfs.File, damage, end, offset int64) (int64, error) {
+	if at, err := behindLength(f, damage, end, offset); at >= 0 || err != nil {
+		return at, err
+	}
 	window := make([]byte, walkWindow+batch.HeaderSize)
 	for at := damage + 1; at < end; at += walkWindow {
 		n, err := f.ReadAt(window, at)
@@ -346,6 +349,27 @@ func nextIntact(f vfs.File, damage, end, offset int64) (int64, error) {
 				return -1, one.err
 			}
 		}
+	}
+	return -1, nil
+}
+
+// behindLength is where the damaged batch ends as it says itself, when the intact batch that belongs there begins so:
+// what looks like a batch before it is one that a record holds. Otherwise -1.
+func behindLength(f vfs.File, damage, end, offset int64) (int64, error) {
+	h, err := readHeader(f, damage)
+	at := damage + int64(h.Size())
+	if err != nil || h.NextOffset() < offset || at+batch.HeaderSize > end {
+		if errors.Is(err, errRead) && !errors.Is(err, io.EOF) {
+			return -1, err
+		}
+		return -1, nil
+	}
+	one := walker{file: f, position: at, end: end, whole: true}
+	if one.next() && one.header.BaseOffset == h.NextOffset() {
+		return at, nil
+	}
+	if errors.Is(one.err, errRead) {
+		return -1, one.err
 	}
 	return -1, nil
 }

@@ -47,6 +47,7 @@ and the rest is well (or the command line is wrong).`,
 		Flags: append(filterFlags(),
 			&cli.BoolFlag{Name: "fast", Usage: "structure alone: leave out the CRCs of batches"},
 			&cli.BoolFlag{Name: "records", Usage: "decompress every batch and read every record, too"},
+			&cli.BoolFlag{Name: "notes", Usage: "show too what is worth knowing and no damage; JSON always has it"},
 			&cli.IntFlag{Name: "parallel", Usage: "look at so many partitions side by side", DefaultText: "twice the processors"},
 			outputFlag("table"),
 		),
@@ -132,6 +133,9 @@ func (t *verifyTotals) String() string {
 			s += ", " + count(t.Unknown, "thing") + " could not be read"
 		}
 	}
+	if t.Notes > 0 {
+		s += ", " + count(t.Notes, "note")
+	}
 	return s
 }
 
@@ -165,6 +169,9 @@ func (e *env) segmentVerify(c *cli.Context) error {
 	tell := func(f inspect.Finding) {
 		if form == "json" {
 			rows = append(rows, rowOf(f))
+			return
+		}
+		if f.Severity == inspect.Note && !c.Bool("notes") {
 			return
 		}
 		writeFinding(out, form, f)

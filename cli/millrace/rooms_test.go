@@ -31,11 +31,13 @@ var rooms = map[string][]string{
 	"engine/catalog":     {"engine/config"},
 	"engine/config":      {},
 	"segment":            {"segment/vfs", "segment/batch", "segment/producer", "segment/bounded"},
-	"segment/inspect":    {"segment", "segment/batch", "segment/producer", "segment/vfs"},
-	"segment/producer":   {"segment/batch"},
-	"segment/batch":      {},
-	"segment/bounded":    {},
-	"segment/vfs":        {},
+	// Harms directories, for tests alone.
+	"segment/inspect/injure": {"segment", "segment/inspect", "segment/batch", "segment/vfs"},
+	"segment/inspect":        {"segment", "segment/batch", "segment/producer", "segment/vfs"},
+	"segment/producer":       {"segment/batch"},
+	"segment/batch":          {},
+	"segment/bounded":        {},
+	"segment/vfs":            {},
 }
 
 // homes says in which rooms a library may be imported; a library that is not listed belongs nowhere.

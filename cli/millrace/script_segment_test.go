@@ -1,15 +1,14 @@
 package main
 
 import (
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
-	"github.com/rogpeppe/go-internal/txtar"
 
 	"github.com/millrace/millrace/segment/inspect/injure"
 	"github.com/millrace/millrace/segment/vfs"
@@ -72,25 +71,54 @@ func (w inWork) Remove(name string) error              { return w.FS.Remove(w.ab
 func (w inWork) Rename(from, to string) error          { return w.FS.Rename(w.abs(from), w.abs(to)) }
 func (w inWork) SyncDir(name string) error             { return w.FS.SyncDir(w.abs(name)) }
 
-// What the README shows of a command is what a script has seen it print: its files readme-….
-func TestReadmeShowsRealRuns(t *testing.T) {
-	readme, err := os.ReadFile("../../README.md")
-	if err != nil {
+// damagedFixture is what the README looks at: made by fill and injure, always the same bytes.
+const damagedFixture = "testdata/segments/damaged"
+
+// The damaged directory is what fill and injure make of it.
+func TestDamagedFixture(t *testing.T) {
+	made := inWork{vfs.OS(), t.TempDir()}
+	if _, err := injure.Fill(made, damagedFixture, injure.Closed, true); err != nil {
 		t.Fatal(err)
 	}
-	scripts, err := filepath.Glob("../../testdata/script/*.txtar")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, name := range scripts {
-		archive, err := txtar.ParseFile(name)
+	for i, name := range []string{"bit-in-payload", "foreign-file"} {
+		injury, _ := injure.Find(name)
+		p, err := injure.Admit(vfs.OS(), made.abs(damagedFixture), "orders-0", rand.New(rand.NewPCG(uint64(i), 0)))
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, f := range archive.Files {
-			if strings.HasPrefix(f.Name, "readme-") && !strings.Contains(string(readme), string(f.Data)) {
-				t.Errorf("the README does not show %s of %s", f.Name, filepath.Base(name))
-			}
+		if err := injury.Do(p); err != nil {
+			t.Fatal(err)
 		}
 	}
+	if os.Getenv("UPDATE_SCRIPTS") != "" {
+		if err := os.RemoveAll("../../" + damagedFixture); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.CopyFS("../../"+damagedFixture, os.DirFS(made.abs(damagedFixture))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, want := tree(t, "../../"+damagedFixture), tree(t, made.abs(damagedFixture))
+	if !maps.Equal(got, want) {
+		t.Errorf("%s holds %d files, not these %d: UPDATE_SCRIPTS=1 makes it anew", damagedFixture, len(got), len(want))
+	}
+}
+
+// tree gives the files below a directory.
+func tree(t *testing.T, dir string) map[string]string {
+	t.Helper()
+	files := map[string]string{}
+	err := filepath.WalkDir(dir, func(name string, e os.DirEntry, err error) error {
+		if err != nil || e.IsDir() {
+			return err
+		}
+		b, err := os.ReadFile(name)
+		rel, _ := filepath.Rel(dir, name) // name is below it
+		files[rel] = string(b)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return files
 }

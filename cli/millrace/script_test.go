@@ -27,7 +27,9 @@ const externalBroker = "MILLRACE_TEST_BOOTSTRAP"
 // TestScripts runs testdata/script: commands as a user types them, what they print, and how they end.
 //
 //	serve [FLAG…]        starts a broker on a free port with its data in $WORK/data and sets MILLRACE_BOOTSTRAP to its address
-//	stop [SIGNAL]        ends it (SIGTERM unless told) and expects exit code 0
+//	stop [SIGNAL]        ends it (SIGTERM unless told), expects exit code 0, and leaves its log in $WORK/broker.log
+//	fill DIR STATE       makes a data directory whose bytes are always the same: see script_segment_test.go
+//	injure DIR NAME      harms it
 //	fixture NAME         copies testdata/segments/NAME, a directory that a broker has left, to $WORK/NAME
 //	flip FILE POSITION   flips the lowest bit of a byte
 //	exits CODE CMD ARG…  runs a command and expects that exit code; stdout and stderr can be looked at afterwards
@@ -149,6 +151,7 @@ func (b *scriptBroker) stop(ts *testscript.TestScript, args []string) {
 	stopped := impatient.Stop()
 	code := b.cmd.ProcessState.ExitCode()
 	b.cmd = nil
+	ts.Check(os.WriteFile(ts.MkAbs("broker.log"), []byte(b.stderr.String()), 0o644))
 	if !stopped || code != want {
 		ts.Fatalf("the broker ended with %d, want %d:\n%s", code, want, b.stderr.String())
 	}

@@ -250,6 +250,14 @@ func (b *Batches) Resume() bool {
 		return false
 	}
 	met := b.err
+	if h := damage.Header; h != nil {
+		if ok, err := b.resumeAt(damage.Position+int64(h.Size()), h.NextOffset()); err != nil {
+			b.err, b.failed = err, true
+			return false
+		} else if ok {
+			return true
+		}
+	}
 	for at := damage.Position + 1; at+batch.HeaderSize <= b.size; {
 		window, err := b.reader.most(at, batch.HeaderSize)
 		if err != nil {
@@ -279,6 +287,27 @@ func (b *Batches) Resume() bool {
 	}
 	b.err = met
 	return false
+}
+
+// resumeAt goes on behind the length that the damaged batch announces, when the batch with the offset that belongs there
+// begins so: what looks like a batch before it is one that a record holds.
+func (b *Batches) resumeAt(position, offset int64) (bool, error) {
+	if offset < b.least || position+batch.HeaderSize > b.size {
+		return false, nil
+	}
+	var head [batch.HeaderSize]byte
+	if err := b.reader.read(head[:], position); err != nil {
+		return false, err
+	}
+	h, err := batch.ReadHeader(head[:])
+	if err != nil || h.BaseOffset != offset || int64(h.Size()) > b.size-position {
+		return false, nil
+	}
+	intact, err := b.intact(position, h)
+	if intact {
+		b.err, b.next = nil, position
+	}
+	return intact, err
 }
 
 // intact tells whether the CRC of a batch at a position holds, whatever Options.Structure says.

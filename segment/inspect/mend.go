@@ -99,6 +99,16 @@ func (m *mender) move(file string) error {
 	return m.fs.SyncDir(filepath.Dir(file))
 }
 
+// moveAll moves files away, one after the other.
+func (m *mender) moveAll(files []File) error {
+	for _, f := range files {
+		if err := m.move(f.Path); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // replace writes a small file anew; what stood there is copied first.
 func (m *mender) replace(file string, contents func(*mender) ([]byte, error)) error {
 	b, err := contents(m)

@@ -230,16 +230,16 @@ func always(b []byte) func(*mender) ([]byte, error) {
 
 // segmentAside moves all files of a segment into the quarantine, the log first.
 func (p *Plan) segmentAside(name string, s *Segment, why string, log Step) {
-	for _, f := range []File{s.Log, s.Index, s.TimeIndex, s.TxnIndex, s.Sealed, s.Checkpoint} {
-		if !f.There() {
-			continue
-		}
-		step := p.setAside(name, f.Path, why)
-		if f == s.Log {
-			step.Bytes, step.FirstOffset, step.LastOffset, step.Records = f.Size, log.FirstOffset, log.LastOffset, log.Records
-		}
-		p.add(step)
-	}
+	step := p.setAside(name, s.Log.Path, why)
+	step.Bytes, step.FirstOffset, step.LastOffset, step.Records = s.Log.Size, log.FirstOffset, log.LastOffset, log.Records
+	files := there(s.Log, s.Index, s.TimeIndex, s.TxnIndex, s.Sealed, s.Checkpoint)
+	step.apply = func(m *mender) error { return m.moveAll(files) }
+	p.add(step)
+}
+
+// there are those files that there are.
+func there(files ...File) []File {
+	return slices.DeleteFunc(files, func(f File) bool { return !f.There() })
 }
 
 // cutAll makes the log end before its first damage: segments behind it go as a whole, from the last one on.
@@ -287,9 +287,14 @@ func (p *Plan) segment(j *judge, s *judged, next, end int64) {
 	changed := len(s.bad) > 0 || len(s.fixes) > 0
 	whole := len(s.bad) == 1 && len(s.fixes) == 0 && s.bad[0].to >= seg.Log.Size
 	if changed {
-		p.forget(name, s, next)
+		stale := derived(s, next)
 		step := Step{Partition: name, Do: "rewrite", File: seg.Log.Path, Position: -1, FirstOffset: -1, Why: segment.SaidDamaged,
-			apply: func(m *mender) error { return m.rewrite(seg.Log.Path, s.bad, s.fixes) }}
+			apply: func(m *mender) error {
+				if err := m.moveAll(stale); err != nil {
+					return err
+				}
+				return m.rewrite(seg.Log.Path, s.bad, s.fixes)
+			}}
 		if len(s.bad) == 0 {
 			step.Why = SaidOffsetWrong
 			if s.fixes[0].offset < 0 {
@@ -298,7 +303,12 @@ func (p *Plan) segment(j *judge, s *judged, next, end int64) {
 		}
 		if whole {
 			step.Do, step.Position = "cut", s.bad[0].from
-			step.apply = func(m *mender) error { return m.cut(seg.Log.Path, s.bad[0].from) }
+			step.apply = func(m *mender) error {
+				if err := m.moveAll(stale); err != nil {
+					return err
+				}
+				return m.cut(seg.Log.Path, s.bad[0].from)
+			}
 			switch {
 			case longer:
 				step.Why = segment.SaidSealLonger
@@ -344,17 +354,13 @@ func sidePath(s *Segment, suffix string) string {
 	return strings.TrimSuffix(s.Log.Path, ".log") + suffix
 }
 
-// forget sets aside what is derived from a segment that is about to change.
-func (p *Plan) forget(name string, s *judged, next int64) {
-	files := []File{s.seg.Index, s.seg.TimeIndex, s.seg.Checkpoint}
+// derived are the files that say how a segment is, and must go before it changes. The note of one that was left stays
+// until there is another: that it does not fit any more is how a repair that was cut short is found.
+func derived(s *judged, next int64) []File {
 	if next < 0 {
-		files = append(files, s.seg.Sealed)
+		return there(s.seg.Index, s.seg.TimeIndex, s.seg.Checkpoint, s.seg.Sealed)
 	}
-	for _, f := range files {
-		if f.There() {
-			p.add(p.setAside(name, f.Path, "the segment changes"))
-		}
-	}
+	return there(s.seg.Index, s.seg.TimeIndex, s.seg.Checkpoint)
 }
 
 // rebuild writes both indexes anew.
