@@ -113,3 +113,9 @@ func decodeMeta(text []byte) (meta, error) {
 }
 
 func checksum(b []byte) uint32 { return crc32.Checksum(b, crc32.MakeTable(crc32.Castagnoli)) }
+
+// CheckMeta tells what is wrong with the contents of a data directory's file meta: an ErrFormat, as Open gives, or nil.
+func CheckMeta(text []byte) error {
+	_, err := decodeMeta(text)
+	return err
+}

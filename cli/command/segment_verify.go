@@ -13,6 +13,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/millrace/millrace/engine"
 	"github.com/millrace/millrace/engine/catalog"
 	"github.com/millrace/millrace/segment/inspect"
 	"github.com/millrace/millrace/segment/vfs"
@@ -190,6 +191,10 @@ func (e *env) segmentVerify(c *cli.Context) error {
 	done := e.progress(bytesProgress(&progress))
 	defer done()
 	for _, p := range places {
+		if f := wrongMeta(fsys, p); f != nil {
+			tell(*f)
+			totals.add(inspect.Counts{Damage: 1})
+		}
 		o := inspect.VerifyOptions{Fast: c.Bool("fast"), Records: c.Bool("records"), Held: p.Held, Workers: c.Int("parallel"), Found: tell, Progress: &progress, Topic: known.topic}
 		if f.narrow() {
 			o.Only = func(p *inspect.Partition) bool {
@@ -333,6 +338,22 @@ func (e *env) knownTopics(fsys vfs.FS, places []*inspect.Place) (k known, err er
 		return k, nil
 	}
 	return k, nil
+}
+
+// wrongMeta looks at the file that says whose data directory this is.
+func wrongMeta(fsys vfs.FS, p *inspect.Place) *inspect.Finding {
+	if p.Layout != inspect.Millrace || !p.Meta.There() {
+		return nil
+	}
+	text, err := vfs.ReadFile(fsys, p.Meta.Path)
+	if err == nil {
+		err = engine.CheckMeta(text)
+	}
+	if err == nil {
+		return nil
+	}
+	return &inspect.Finding{Severity: inspect.Harm, File: p.Meta.Path, Position: -1, FirstOffset: -1, LastOffset: -1,
+		What: "nobody can tell whose data directory this is: no broker starts with it", Found: err.Error()}
 }
 
 // indexInterval gives index.interval.bytes of a partition, as far as the catalogue knows.

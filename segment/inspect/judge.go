@@ -71,6 +71,7 @@ type judge struct {
 	lost      []badRange // offsets that are missing
 	// Those that no snapshot has told the outcome of yet; lostTo does not belong to them.
 	lostFrom, lostTo int64
+	blind            bool // the segment before could not be read to its end
 	untold           bool // something could not be read
 }
 
@@ -181,7 +182,7 @@ func (j *judge) run() {
 		}
 		j.segment(s, i == last, start)
 	}
-	if j.opts.Held {
+	if j.opts.Held || j.blind {
 		return
 	}
 	j.meetSnapshots(max(j.next, 0))
@@ -309,6 +310,11 @@ func (j *judge) begin(s *Segment, last bool, start int64) bool {
 	j.now = &judged{seg: s, last: last, first: -1, end: 0, summed: true}
 	j.segments = append(j.segments, j.now)
 	j.counts.Segments++
+	if j.blind {
+		j.lose(j.next, s.Base-1)
+		j.next, j.claimed, j.blind = s.Base, 0, false
+		return true
+	}
 	first := j.next < 0
 	if first && j.part.Layout == Millrace && s.Base > max(start, 0) {
 		f := about(Harm, s.Log.Path, SaidFrontGone, "")
@@ -366,6 +372,7 @@ func (j *judge) segment(s *Segment, last bool, start int64) {
 	b, err := OpenBatches(j.fs, s.Log.Path, o)
 	if err != nil {
 		j.unreadable(s.Log.Path, err)
+		j.blind = true
 		return
 	}
 	defer b.Close()
@@ -388,6 +395,8 @@ func (j *judge) segment(s *Segment, last bool, start int64) {
 		var damage *Damage
 		if !errors.As(b.Err(), &damage) {
 			j.unreadable(s.Log.Path, b.Err())
+			j.settle(-1, false)
+			j.blind = true
 			return
 		}
 		if b.least = j.next; j.held.there { // whose own offset may be wrong

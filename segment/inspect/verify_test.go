@@ -1,13 +1,18 @@
 package inspect_test
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
+	"github.com/millrace/millrace/segment"
+	"github.com/millrace/millrace/segment/batch"
 	"github.com/millrace/millrace/segment/inspect"
 	"github.com/millrace/millrace/segment/inspect/injure"
+	"github.com/millrace/millrace/segment/vfs"
 )
 
 // What is well is found well, closed, killed, and with records that are in the journal alone.
@@ -70,5 +75,52 @@ func TestVerifyWritesNothing(t *testing.T) {
 	verify(t, m, inspect.VerifyOptions{})
 	for n := range m.Ops() {
 		t.Error(fmt.Sprint("verify: ", m.Op(n+1)))
+	}
+}
+
+// What the disk does not give is neither well nor damaged, and nothing around it is taken for damage.
+func TestVerifyOfTheUnreadable(t *testing.T) {
+	m, _ := healthy(t, injure.Closed)
+	faulty := vfs.NewFaulty(m)
+	faulty.Inject(vfs.Fault{Op: vfs.OpRead, Path: "*39.log", Err: syscall.EIO})
+	list, counts := verify(t, faulty, inspect.VerifyOptions{})
+	if counts.Untold == 0 || counts.Damage > 0 {
+		t.Errorf("%+v: %v", counts, list)
+	}
+	if plan := repair(t, faulty, false, "1"); len(plan.Steps) > 0 || len(plan.Left) == 0 {
+		t.Errorf("a repair would do %v", steps(plan))
+	}
+}
+
+// Records that a producer has sent twice, or left out, are found, and not where others are missing.
+func TestVerifyOfSequences(t *testing.T) {
+	m, _ := healthy(t, injure.Killed)
+	d, _ := serve(t, m)
+	l := openLog(t, d)
+	for _, sequence := range []int32{5000, 5001, 7} { // what is kept is not checked
+		b := batch.NewBuilder(batch.BuilderOptions{Idempotent: true, ProducerID: 7, BaseSequence: sequence, BaseOffset: l.LogEndOffset(), LeaderEpoch: 3})
+		b.Append(1_700_000_000_500, nil, []byte("x"), nil)
+		built, err := b.Build()
+		if err != nil {
+			t.Fatal(err)
+		}
+		done := make(chan segment.Result, 1)
+		if err := l.Append(context.Background(), &segment.Append{Batches: built, Keep: true, Done: func(r segment.Result) { done <- r }}); err != nil {
+			t.Fatal(err)
+		}
+		if r := <-done; r.Err != nil {
+			t.Fatal(r.Err)
+		}
+	}
+	stop(t, d)
+	list, _ := verify(t, m, inspect.VerifyOptions{})
+	n := 0
+	for _, f := range list {
+		if f.What == inspect.SaidSequence {
+			n++
+		}
+	}
+	if n != 2 || len(list) != 2 {
+		t.Errorf("%v", list)
 	}
 }
