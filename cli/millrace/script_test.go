@@ -27,7 +27,7 @@ const externalBroker = "MILLRACE_TEST_BOOTSTRAP"
 // TestScripts runs testdata/script: commands as a user types them, what they print, and how they end.
 //
 //	serve [FLAG…]        starts a broker on a free port with its data in $WORK/data and sets MILLRACE_BOOTSTRAP to its address
-//	stop [SIGNAL]        ends it (SIGTERM unless told), expects exit code 0, and leaves its log in $WORK/broker.log
+//	end [SIGNAL]         ends it (SIGTERM unless told), expects exit code 0, and leaves its log in $WORK/broker.log
 //	fill DIR STATE       makes a data directory whose bytes are always the same: see script_segment_test.go
 //	injure DIR NAME      harms it
 //	fixture NAME         copies testdata/segments/NAME, a directory that a broker has left, to $WORK/NAME
@@ -58,7 +58,7 @@ func TestScripts(t *testing.T) {
 				refuse(ts, neg)
 				scriptBrokerOf(ts).start(ts, args)
 			},
-			"stop": func(ts *testscript.TestScript, neg bool, args []string) {
+			"end": func(ts *testscript.TestScript, neg bool, args []string) {
 				refuse(ts, neg)
 				scriptBrokerOf(ts).stop(ts, args)
 			},
@@ -142,7 +142,7 @@ func (b *scriptBroker) stop(ts *testscript.TestScript, args []string) {
 		case "KILL":
 			sig, want = syscall.SIGKILL, -1
 		default:
-			ts.Fatalf("stop with INT, KILL or nothing, not %q", args[0])
+			ts.Fatalf("end with INT, KILL or nothing, not %q", args[0])
 		}
 	}
 	ts.Check(b.cmd.Process.Signal(sig))
