@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -235,13 +236,14 @@ func (e *Engine) dropUnfinished() error {
 		if d.dir == nil {
 			continue
 		}
-		folder := filepath.Join(d.path, "topics")
+		folder := filepath.Join(d.path, segment.TopicsFolder)
 		entries, err := e.options.FS.ReadDir(folder)
 		if err != nil {
 			return err
 		}
 		for _, entry := range entries {
-			if id, ok := segment.StrayTopic(entry.Name()); ok && e.adopts(id) {
+			name, stray := strings.CutSuffix(entry.Name(), segment.StraySuffix)
+			if id, ok := segment.ParseFolder(name); ok && stray && e.adopts(id.TopicID) {
 				e.log.Info("removing what an import that was cut short has left", "folder", entry.Name(), "dir", d.path)
 				if err := e.options.FS.RemoveAll(filepath.Join(folder, entry.Name())); err != nil {
 					return err

@@ -3,7 +3,6 @@ package segment
 import (
 	"context"
 	"fmt"
-	"strings"
 )
 
 // EndAt completes a log that Begin has begun and appends that keep their offsets have filled: from now on it
@@ -67,11 +66,4 @@ func (l *Log) skipTo(next int64) error {
 		(*advanced)(next)
 	}
 	return nil
-}
-
-// StrayTopic takes the name of a folder that Quarantine has set aside apart: whose it was.
-func StrayTopic(folder string) (topicID [16]byte, ok bool) {
-	name, stray := strings.CutSuffix(folder, straySuffix)
-	id, ok := parseFolder(name)
-	return id.TopicID, ok && stray
 }

@@ -74,6 +74,7 @@ func newApp(s Streams, b Build) *cli.App {
 			topicCommand(e),
 			produceCommand(e),
 			consumeCommand(e),
+			segmentCommand(e),
 			benchCommand(e),
 			versionCommand(e),
 			completionCommand(e),

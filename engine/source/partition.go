@@ -1,0 +1,424 @@
+package source
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+
+	"github.com/millrace/millrace/segment"
+	"github.com/millrace/millrace/segment/batch"
+	"github.com/millrace/millrace/segment/inspect"
+	"github.com/millrace/millrace/segment/vfs"
+)
+
+// Partition is one partition. What it holds is known once Check has read it.
+type Partition struct {
+	Topic  string
+	Number int32
+	Path   string
+
+	Start, End int64 // log start offset and log end offset
+	First      int64 // base offset of the first batch that is taken over, End when there is none
+	Epoch      int32 // the latest leader epoch
+	Records    int64 // of clients, that are taken over
+	Batches    int64
+	Bytes      int64 // of the batches
+	ProducerID int64 // the largest, -1 for none
+	Damage     []*inspect.Damage
+	Damaged    int // more than there is room for in Damage
+	Torn       *inspect.Damage
+	Aborted    Outcome // of transactions that were aborted
+	Unfinished Outcome // of those that were neither committed nor aborted
+
+	fs    vfs.FS
+	part  *inspect.Partition
+	clean bool             // the server that wrote it was stopped
+	spans map[int64][]span // of what is left out, by producer
+}
+
+// Outcome counts transactions, and what of their records there is.
+type Outcome struct {
+	Transactions int64
+	Records      int64
+	First, Last  int64 // offsets of the first and the last of them
+}
+
+// Rules say what is taken over.
+type Rules struct {
+	KeepAborted    bool // records of aborted transactions
+	KeepUnfinished bool // records of transactions that have not ended
+}
+
+// span is a transaction of one producer that is left out: its batches from the first on, up to its marker.
+type span struct{ first, marker int64 }
+
+// Name is TOPIC-NUMBER.
+func (p *Partition) Name() string { return fmt.Sprintf("%s-%d", p.Topic, p.Number) }
+
+// Size is how many bytes Check reads.
+func (p *Partition) Size() int64 { return p.part.Bytes() }
+
+// ahead tells whether p reaches farther than another replica, by what lies in the folder.
+func (p *Partition) ahead(other *Partition) bool {
+	base, size := p.lastSegment()
+	otherBase, otherSize := other.lastSegment()
+	return base > otherBase || base == otherBase && size > otherSize
+}
+
+func (p *Partition) lastSegment() (base, size int64) {
+	if n := len(p.part.Segments); n > 0 {
+		return p.part.Segments[n-1].Base, p.part.Segments[n-1].Log.Size
+	}
+	return -1, 0
+}
+
+// keptDamage bounds Partition.Damage.
+const keptDamage = 20
+
+// Check reads all batches, CRCs included, and tells read how many bytes as it goes on. It fails when reading does; damage is no
+// error, it is in p.Damage. At the end of the last segment of an unclean directory what is torn is in p.Torn: a server would cut it off.
+func (p *Partition) Check(ctx context.Context, rules Rules, read func(bytes int64)) error {
+	p.spans = nil
+	if err := p.readSmall(); err != nil {
+		return err
+	}
+	open, spans := map[int64]*transaction{}, map[int64][]span{}
+	p.ProducerID, p.Damage, p.Damaged, p.Torn = -1, nil, 0, nil
+	p.Aborted, p.Unfinished = Outcome{First: -1, Last: -1}, Outcome{First: -1, Last: -1}
+	taken, next := tally{first: math.MaxInt64}, int64(0)
+	err := p.walk(ctx, read, func(b *inspect.Batches) error {
+		h := b.Header()
+		p.Epoch = max(p.Epoch, h.PartitionLeaderEpoch)
+		p.ProducerID = max(p.ProducerID, h.ProducerID)
+		next = h.NextOffset()
+		if !h.IsTransactional() || h.IsControl() {
+			taken.note(h, p.Start)
+		} else {
+			tx := open[h.ProducerID]
+			if tx == nil {
+				tx = &transaction{first: h.BaseOffset, tally: tally{first: math.MaxInt64}}
+				open[h.ProducerID] = tx
+			}
+			tx.note(h, p.Start)
+		}
+		if !h.IsTransactional() || !h.IsControl() {
+			return nil
+		}
+		whole, err := b.Bytes()
+		if err != nil {
+			return err
+		}
+		committed, ends, err := marker(whole)
+		tx := open[h.ProducerID]
+		if err != nil || !ends || tx == nil {
+			return err
+		}
+		delete(open, h.ProducerID)
+		if !committed {
+			p.Aborted.add(tx)
+		}
+		if committed || rules.KeepAborted {
+			taken.add(tx.tally)
+		} else {
+			spans[h.ProducerID] = append(spans[h.ProducerID], span{tx.first, h.BaseOffset})
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for id, tx := range open {
+		p.Unfinished.add(tx)
+		if rules.KeepUnfinished {
+			taken.add(tx.tally)
+		} else {
+			spans[id] = append(spans[id], span{tx.first, math.MaxInt64})
+		}
+	}
+	base, _ := p.lastSegment()
+	p.End = max(next, base, p.Start)
+	p.First, p.Records, p.Batches, p.Bytes, p.spans = min(taken.first, p.End), taken.records, taken.batches, taken.bytes, spans
+	return nil
+}
+
+// tally counts batches that are not wholly before the log start offset.
+type tally struct{ first, last, records, batches, bytes int64 }
+
+func (n *tally) note(h batch.Header, start int64) {
+	if h.NextOffset() <= start {
+		return
+	}
+	one := tally{first: h.BaseOffset, last: h.LastOffset(), batches: 1, bytes: int64(h.Size())}
+	if !h.IsControl() {
+		one.records = min(int64(h.RecordCount), h.NextOffset()-start) // those before the start go with their batch, and nobody is given them
+	}
+	n.add(one)
+}
+
+func (n *tally) add(m tally) {
+	n.first, n.last = min(n.first, m.first), max(n.last, m.last)
+	n.records, n.batches, n.bytes = n.records+m.records, n.batches+m.batches, n.bytes+m.bytes
+}
+
+// transaction is one that has not ended yet; first is where it begins, be that before the log start offset.
+type transaction struct {
+	first int64
+	tally
+}
+
+func (o *Outcome) add(tx *transaction) {
+	o.Transactions++
+	if tx.records == 0 {
+		return
+	}
+	o.Records += tx.records
+	if o.First < 0 || tx.tally.first < o.First {
+		o.First = tx.tally.first
+	}
+	o.Last = max(o.Last, tx.last)
+}
+
+// marker reads what a control batch says of its producer's transaction; ends is false for other kinds of markers.
+func marker(whole []byte) (committed, ends bool, err error) {
+	for r, err := range batch.Records(whole, 0) {
+		if err != nil {
+			return false, false, err
+		}
+		if len(r.Key) < 4 {
+			return false, false, fmt.Errorf("%w: a marker with a key of %d bytes", batch.ErrInvalidRecord, len(r.Key))
+		}
+		kind := int(r.Key[2])<<8 | int(r.Key[3])
+		return kind == 1, kind <= 1, nil
+	}
+	return false, false, nil
+}
+
+// readSmall reads the files that say where the log begins and what its epochs were.
+func (p *Partition) readSmall() error {
+	start := p.Start
+	if p.part.LogStart.There() {
+		text, err := vfs.ReadFile(p.fs, p.part.LogStart.Path)
+		if err != nil {
+			return err
+		}
+		if start, err = segment.DecodeLogStart(text); err != nil {
+			return fmt.Errorf("%s: %w", p.part.LogStart.Path, err)
+		}
+	}
+	first := int64(0)
+	if len(p.part.Segments) > 0 {
+		first = p.part.Segments[0].Base
+	}
+	p.Start = max(start, first)
+	if !p.part.Epochs.There() {
+		return nil
+	}
+	text, err := vfs.ReadFile(p.fs, p.part.Epochs.Path)
+	if err != nil {
+		return err
+	}
+	if list, err := segment.DecodeEpochs(text); err == nil { // a damaged one is known from the batches
+		for _, e := range list {
+			p.Epoch = max(p.Epoch, e.Epoch)
+		}
+	}
+	return nil
+}
+
+// walk steps through the batches of all segments, past damage.
+func (p *Partition) walk(ctx context.Context, read func(int64), visit func(*inspect.Batches) error) error {
+	next := int64(0)
+	for i := range p.part.Segments {
+		s := &p.part.Segments[i]
+		if !s.Log.There() {
+			continue
+		}
+		last := i == len(p.part.Segments)-1
+		if err := p.walkSegment(ctx, s, last, &next, read, visit); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (p *Partition) walkSegment(ctx context.Context, s *inspect.Segment, last bool, next *int64, read func(int64), visit func(*inspect.Batches) error) error {
+	b, err := inspect.OpenBatches(p.fs, s.Log.Path, inspect.Options{Base: max(s.Base, *next)})
+	if err != nil {
+		return err
+	}
+	defer b.Close()
+	told := int64(0)
+	for {
+		for b.Next() {
+			if err := ctx.Err(); err != nil {
+				return context.Cause(ctx)
+			}
+			if err := visit(b); err != nil {
+				return fmt.Errorf("%s: batch at byte %d: %w", s.Log.Path, b.Position(), err)
+			}
+			*next = b.Header().NextOffset()
+			if at := b.Position(); at-told > 1<<20 {
+				read(at - told)
+				told = at
+			}
+		}
+		if b.Err() == nil {
+			break
+		}
+		var damage *inspect.Damage
+		if !errors.As(b.Err(), &damage) {
+			return b.Err()
+		}
+		more := b.Resume()
+		if !more && b.Err() != nil && !errors.As(b.Err(), new(*inspect.Damage)) {
+			return b.Err()
+		}
+		if last && !more && !p.clean {
+			p.Torn = damage
+			break
+		}
+		p.Damaged++
+		if len(p.Damage) < keptDamage {
+			p.Damage = append(p.Damage, damage)
+		}
+		if !more {
+			break
+		}
+	}
+	read(b.Size() - told)
+	return nil
+}
+
+// chooser tells which batches are taken over, asked in the order of the log.
+type chooser struct {
+	start int64
+	spans map[int64][]span // what has not been passed yet
+}
+
+func (p *Partition) chooser() *chooser {
+	c := &chooser{start: p.Start, spans: make(map[int64][]span, len(p.spans))}
+	for id, spans := range p.spans {
+		c.spans[id] = spans
+	}
+	return c
+}
+
+func (c *chooser) takes(h batch.Header) bool {
+	if h.NextOffset() <= c.start {
+		return false
+	}
+	if !h.IsTransactional() || h.IsControl() {
+		return true
+	}
+	spans := c.spans[h.ProducerID]
+	for len(spans) > 0 && spans[0].marker < h.BaseOffset {
+		spans = spans[1:]
+		c.spans[h.ProducerID] = spans
+	}
+	return len(spans) == 0 || h.BaseOffset < spans[0].first
+}
+
+// Reader gives the batches of a partition that are taken over. It is an engine.BatchSource.
+type Reader struct {
+	p       *Partition
+	choose  *chooser
+	segment int
+	at      *inspect.Batches
+	next    int64
+	waiting bool // at has gone to a batch that has not been given
+	read    func(int64)
+	told    int64
+}
+
+// Open begins to read what Check has counted. The caller closes it. read is told how many bytes of the files have been read.
+func (p *Partition) Open(read func(bytes int64)) *Reader {
+	return &Reader{p: p, choose: p.chooser(), read: read}
+}
+
+// NextBatches appends batches to buf as engine.BatchSource wants it.
+func (r *Reader) NextBatches(buf []byte) ([]byte, error) {
+	for {
+		if !r.waiting {
+			if err := r.step(); err != nil {
+				if errors.Is(err, io.EOF) && len(buf) > 0 {
+					return buf, nil
+				}
+				return buf, err
+			}
+		}
+		h := r.at.Header()
+		if len(buf) > 0 && (len(buf)+h.Size() > cap(buf) || h.LastOffset()-firstOffset(buf) > math.MaxInt32/2) {
+			r.waiting = true
+			return buf, nil
+		}
+		r.waiting = false
+		if !r.choose.takes(h) {
+			continue
+		}
+		whole, err := r.at.Bytes()
+		if err != nil {
+			return buf, err
+		}
+		buf = append(buf, whole...)
+	}
+}
+
+func firstOffset(buf []byte) int64 {
+	h, _ := batch.ReadHeader(buf) // it was read before
+	return h.BaseOffset
+}
+
+// step goes to the next batch; io.EOF behind the last.
+func (r *Reader) step() error {
+	for {
+		if r.at == nil {
+			for r.segment < len(r.p.part.Segments) && !r.p.part.Segments[r.segment].Log.There() {
+				r.segment++
+			}
+			if r.segment == len(r.p.part.Segments) {
+				return io.EOF
+			}
+			s := &r.p.part.Segments[r.segment]
+			var err error
+			if r.at, err = inspect.OpenBatches(r.p.fs, s.Log.Path, inspect.Options{Base: max(s.Base, r.next)}); err != nil {
+				return err
+			}
+			r.segment, r.told = r.segment+1, 0
+		}
+		if r.at.Next() {
+			r.next = r.at.Header().NextOffset()
+			if at := r.at.Position(); at-r.told > 1<<20 {
+				r.read(at - r.told)
+				r.told = at
+			}
+			return nil
+		}
+		if r.at.Err() != nil {
+			if r.p.Damaged == 0 && r.p.Torn == nil {
+				return r.at.Err() // it was well a moment ago
+			}
+			if r.at.Resume() {
+				continue
+			}
+			if err := r.at.Err(); !errors.As(err, new(*inspect.Damage)) {
+				return err
+			}
+		}
+		r.read(r.at.Size() - r.told)
+		err := r.at.Close()
+		r.at = nil
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// Close lets go of the file that is open.
+func (r *Reader) Close() error {
+	if r.at == nil {
+		return nil
+	}
+	return r.at.Close()
+}
