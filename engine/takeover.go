@@ -61,7 +61,7 @@ func (e *Engine) TakeOver(ctx context.Context, topic TakenTopic) error {
 	group.SetLimit(takenAtOnce)
 	for i := range topic.Partitions {
 		group.Go(func() (err error) {
-			if logs[i], err = e.fill(filling, plan, &topic.Partitions[i], int32(i)); err != nil {
+			if logs[i], err = e.fill(ctx, filling, plan, &topic.Partitions[i], int32(i)); err != nil {
 				return fmt.Errorf("partition %s-%d: %w", topic.Name, i, err)
 			}
 			return nil
@@ -114,8 +114,8 @@ func (e *Engine) planTaken(topic TakenTopic) (catalog.NewTopic, error) {
 	return plan, nil
 }
 
-// fill makes the log of a partition and everything in it. The log comes with an error, too, when it is there.
-func (e *Engine) fill(ctx context.Context, plan catalog.NewTopic, p *TakenPartition, index int32) (*segment.Log, error) {
+// fill makes the log of a partition and everything in it, unless filling ends. The log comes with an error, too, when it is there.
+func (e *Engine) fill(ctx, filling context.Context, plan catalog.NewTopic, p *TakenPartition, index int32) (*segment.Log, error) {
 	if p.End == 0 {
 		return nil, nil // it has no files before its first append
 	}
@@ -135,16 +135,18 @@ func (e *Engine) fill(ctx context.Context, plan catalog.NewTopic, p *TakenPartit
 		start, next = p.End, p.End // without records nothing but this says where the next one belongs
 	}
 	id := segment.LogID{Topic: plan.Name, TopicID: plan.ID, Partition: index}
-	l, err := d.dir.Begin(ctx, id, logConfig(plan.Name, &cfg, e.Config()), start, next)
+	begun := logConfig(plan.Name, &cfg, e.Config())
+	begun.DeleteDelay = 0 // nobody reads it before the topic is there
+	l, err := d.dir.Begin(ctx, id, begun, start, next)
 	if err != nil {
 		return nil, err
 	}
 	if next < p.End {
-		if err := pour(ctx, d.dir, l, p.Batches); err != nil {
+		if err := pour(filling, d.dir, l, p.Batches); err != nil {
 			return l, err
 		}
 	}
-	return l, l.EndAt(ctx, p.End)
+	return l, l.EndAt(filling, p.End)
 }
 
 // pour appends all that a source has to a log.

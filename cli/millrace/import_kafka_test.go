@@ -208,6 +208,7 @@ func (k *importedKafka) transactions() {
 	k.must(one.BeginTransaction())
 	send(one, "committed", 2)
 	k.must(one.EndTransaction(k.ctx, kgo.TryCommit))
+	send(two, "open at the end", 1)
 	// Neither is closed: that would abort what is open. They end with the test.
 }
 

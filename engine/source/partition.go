@@ -88,11 +88,12 @@ func (p *Partition) Check(ctx context.Context, rules Rules, read func(bytes int6
 	p.ProducerID, p.Damage, p.Damaged, p.Torn = -1, nil, 0, nil
 	p.Aborted, p.Unfinished = Outcome{First: -1, Last: -1}, Outcome{First: -1, Last: -1}
 	taken, next := tally{first: math.MaxInt64}, int64(0)
+	var last batch.Header
 	err := p.walk(ctx, read, func(b *inspect.Batches) error {
 		h := b.Header()
 		p.Epoch = max(p.Epoch, h.PartitionLeaderEpoch)
 		p.ProducerID = max(p.ProducerID, h.ProducerID)
-		next = h.NextOffset()
+		next, last = h.NextOffset(), h
 		if !h.IsTransactional() || h.IsControl() {
 			taken.note(h, p.Start)
 		} else {
@@ -135,12 +136,33 @@ func (p *Partition) Check(ctx context.Context, rules Rules, read func(bytes int6
 			taken.add(tx.tally)
 		} else {
 			spans[id] = append(spans[id], span{tx.first, math.MaxInt64})
+			if id == last.ProducerID && last.IsTransactional() && !last.IsControl() {
+				taken.note(emptied(last), p.Start)
+			}
 		}
 	}
 	base, _ := p.lastSegment()
 	p.End = max(next, base, p.Start)
 	p.First, p.Records, p.Batches, p.Bytes, p.spans = min(taken.first, p.End), taken.records, taken.batches, taken.bytes, spans
 	return nil
+}
+
+// emptied is the header of a batch that takes the place of one that is left out at the end of a log, as Kafka's cleaner keeps one: without it
+// no consumer would ever get to where the log ends.
+func emptied(h batch.Header) batch.Header {
+	h.RecordCount, h.Length, h.Attributes = 0, batch.HeaderSize-12, h.Attributes&^0x07
+	h.BaseTimestamp, h.MaxTimestamp = batch.NoTimestamp, batch.NoTimestamp
+	return h
+}
+
+// appendEmptied appends that batch.
+func appendEmptied(buf []byte, h batch.Header) []byte {
+	h = emptied(h)
+	b := make([]byte, batch.HeaderSize)
+	batch.PutHeader(b, h)
+	h.CRC = batch.Checksum(0, b[batch.ChecksumFrom:])
+	batch.PutHeader(b, h)
+	return append(buf, b...)
 }
 
 // tally counts batches that are not wholly before the log start offset.
@@ -328,6 +350,7 @@ type Reader struct {
 	at      *inspect.Batches
 	next    int64
 	waiting bool // at has gone to a batch that has not been given
+	left    *batch.Header // the last batch, when it was left out
 	read    func(int64)
 	told    int64
 }
@@ -341,10 +364,14 @@ func (p *Partition) Open(read func(bytes int64)) *Reader {
 func (r *Reader) NextBatches(buf []byte) ([]byte, error) {
 	for {
 		if !r.waiting {
-			if err := r.step(); err != nil {
-				if errors.Is(err, io.EOF) && len(buf) > 0 {
-					return buf, nil
-				}
+			err := r.step()
+			if errors.Is(err, io.EOF) && r.left != nil {
+				buf, r.left = appendEmptied(buf, *r.left), nil
+			}
+			if errors.Is(err, io.EOF) && len(buf) > 0 {
+				return buf, nil
+			}
+			if err != nil {
 				return buf, err
 			}
 		}
@@ -353,8 +380,11 @@ func (r *Reader) NextBatches(buf []byte) ([]byte, error) {
 			r.waiting = true
 			return buf, nil
 		}
-		r.waiting = false
+		r.waiting, r.left = false, nil
 		if !r.choose.takes(h) {
+			if h.NextOffset() > r.p.Start {
+				r.left = &h
+			}
 			continue
 		}
 		whole, err := r.at.Bytes()
