@@ -5,12 +5,15 @@ import "github.com/urfave/cli/v2"
 func segmentCommand(e *env) *cli.Command {
 	return &cli.Command{
 		Name:  "segment",
-		Usage: "look at, compare and move logs without a server",
+		Usage: "look at logs on the disk, without a server",
 		Description: `Examples:
-  millrace segment diff /replica-1 /replica-2
-  millrace segment stat ./data
-  millrace segment export ./data --topic orders > orders.jsonl
-  millrace segment import /var/lib/kafka/data --into ./data`,
-		Subcommands: segmentMoveCommands(e),
+  millrace segment ls ./data
+  millrace segment ls /var/lib/kafka/data --sort size --reverse
+  millrace segment dump ./data --topic orders --offsets 100..200
+
+The commands read millrace's data directories, log directories of Apache Kafka's, the folder
+of one partition, and single files. They write nothing. A directory that a running server
+holds is read as it is at that moment, which is said on standard error.`,
+		Subcommands: append([]*cli.Command{segmentLs(e), segmentDump(e)}, segmentMoveCommands(e)...),
 	}
 }

@@ -348,20 +348,7 @@ func portion(done, of int64) string {
 	if of == 0 {
 		return "…"
 	}
-	return fmt.Sprintf("%s of %s (%d %%)", sizeText(done), sizeText(of), 100*done/of)
-}
-
-// sizeText writes a number of bytes for people.
-func sizeText(n int64) string {
-	const units = "KMGTPE"
-	if n < 1024 {
-		return fmt.Sprintf("%d B", n)
-	}
-	f, u := float64(n)/1024, 0
-	for f >= 999.5 && u < len(units)-1 {
-		f, u = f/1024, u+1
-	}
-	return fmt.Sprintf("%.1f %ciB", f, units[u])
+	return fmt.Sprintf("%s of %s (%d %%)", sizeOf(done), sizeOf(of), 100*done/of)
 }
 
 // closePatience bounds the end of the engine, which writes what makes the next start quick.
@@ -459,7 +446,7 @@ func (im *importing) checkRoom(eng *engine.Engine, bytes int64) error {
 		free += d.FreeBytes
 	}
 	if need := bytes + bytes/50; need > free {
-		return fmt.Errorf("there is not enough room: %s are needed, %s are free", sizeText(need), sizeText(free))
+		return fmt.Errorf("there is not enough room: %s are needed, %s are free", sizeOf(need), sizeOf(free))
 	}
 	return nil
 }

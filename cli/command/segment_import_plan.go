@@ -317,6 +317,6 @@ func (im *importing) report() error {
 	if im.groups > 0 {
 		groups = ", " + count(im.groups, "group offset")
 	}
-	_, err := fmt.Fprintf(im.e.Out, "%s, %s%s %s\n", count(records, "record"), sizeText(bytes), groups, done)
+	_, err := fmt.Fprintf(im.e.Out, "%s, %s%s %s\n", count(records, "record"), sizeOf(bytes), groups, done)
 	return err
 }

@@ -1,15 +1,12 @@
 package source
 
 import (
-	"bufio"
-	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"maps"
 	"path/filepath"
 	"strconv"
-	"strings"
 
 	"github.com/millrace/millrace/engine/catalog"
 	"github.com/millrace/millrace/segment/batch"
@@ -316,34 +313,4 @@ func (f *fields) nullable() (string, bool) {
 		return "", false
 	}
 	return string(f.take(n - 1)), true
-}
-
-// logStarts reads Kafka's log-start-offset-checkpoint: a version, a number of lines, then "topic partition offset" a line.
-func logStarts(fsys vfs.FS, place *inspect.Place) (map[string]int64, error) {
-	starts := map[string]int64{}
-	for _, f := range place.Checkpoints {
-		if filepath.Base(f.Path) != "log-start-offset-checkpoint" {
-			continue
-		}
-		text, err := vfs.ReadFile(fsys, f.Path)
-		if err != nil {
-			return nil, err
-		}
-		lines := bufio.NewScanner(bytes.NewReader(text))
-		for n := 0; lines.Scan(); n++ {
-			words := strings.Fields(lines.Text())
-			if n < 2 {
-				if len(words) != 1 || n == 0 && words[0] != "0" {
-					return nil, fmt.Errorf("%s: line %d is %q", f.Path, n+1, lines.Text())
-				}
-				continue
-			}
-			offset, err := strconv.ParseInt(words[len(words)-1], 10, 64)
-			if len(words) != 3 || err != nil {
-				return nil, fmt.Errorf("%s: line %d is %q", f.Path, n+1, lines.Text())
-			}
-			starts[words[0]+"-"+words[1]] = offset
-		}
-	}
-	return starts, nil
 }

@@ -349,7 +349,7 @@ type Reader struct {
 	segment int
 	at      *inspect.Batches
 	next    int64
-	waiting bool // at has gone to a batch that has not been given
+	waiting bool          // at has gone to a batch that has not been given
 	left    *batch.Header // the last batch, when it was left out
 	read    func(int64)
 	told    int64

@@ -71,7 +71,9 @@ func Find(fsys vfs.FS, paths []string, catalogue Catalogue) (*Source, error) {
 		if place.Kind == inspect.OneFile {
 			return nil, fmt.Errorf("%s: %w", path, errors.New("a single file is no partition: give its folder"))
 		}
-		if place.Layout == inspect.Millrace && len(place.Journal) > 0 && !place.Clean.There() {
+		if tails, err := inspect.JournalTails(fsys, place); err != nil {
+			return nil, err
+		} else if len(tails) > 0 {
 			return nil, fmt.Errorf("%s: %w", path, ErrUnclean)
 		}
 		places = append(places, place)
@@ -117,7 +119,7 @@ var internalTopics = map[string]string{
 
 // add takes up what one directory holds.
 func (s *Source) add(fsys vfs.FS, place *inspect.Place, topics map[string]*Topic, meta *metadata) error {
-	starts, err := logStarts(fsys, place)
+	starts, err := inspect.KafkaStarts(fsys, place)
 	if err != nil {
 		return err
 	}

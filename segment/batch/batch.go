@@ -255,3 +255,6 @@ func PutLeaderEpoch(b []byte, epoch int32) {
 func seal(b []byte) {
 	binary.BigEndian.PutUint32(b[posCRC:], crc32.Checksum(b[posAttributes:], castagnoli))
 }
+
+// HasDeleteHorizon tells whether BaseTimestamp is when the batch's tombstones may go, set by a cleaner.
+func (h Header) HasDeleteHorizon() bool { return h.Attributes&deleteHorizonFlag != 0 }

@@ -192,10 +192,14 @@ func (p *Place) findPartitions(fsys vfs.FS, folder string, entries []os.DirEntry
 			p.Partitions = append(p.Partitions, parts[i])
 		}
 	}
+	p.sort()
+	return nil
+}
+
+func (p *Place) sort() {
 	slices.SortStableFunc(p.Partitions, func(a, b Partition) int {
 		return cmp.Or(strings.Compare(a.Topic, b.Topic), cmp.Compare(a.Number, b.Number))
 	})
-	return nil
 }
 
 func (p *Place) findJournal(fsys vfs.FS, folder string) error {
@@ -308,6 +312,8 @@ func (p *Partition) add(f File) {
 		p.LogStart = f
 	case name == kafkaPartitionMeta:
 		p.Metadata = f
+	case name == kafkaQuorum:
+		p.Quorum = f
 	case metadataImage.MatchString(name):
 		p.Images = append(p.Images, f)
 	case strings.HasSuffix(name, tempSuffix), strings.HasSuffix(name, segment.DeletedSuffix),
@@ -380,6 +386,7 @@ const (
 	kafkaClean         = ".kafka_cleanshutdown"
 	kafkaCheckpoint    = "-checkpoint"
 	kafkaPartitionMeta = "partition.metadata"
+	kafkaQuorum        = "quorum-state"
 )
 
 var (

@@ -73,6 +73,7 @@ type Partition struct {
 	LogStart  File     // log-start-offset; millrace's
 	Metadata  File     // partition.metadata; Kafka's
 	Images    []File   // of Kafka's __cluster_metadata: NUMBER-EPOCH.checkpoint, which are batches
+	Quorum    File     // quorum-state, of the same
 	Leftovers []File   // of the server's own making and about to go: ….deleted, .tmp, .cleaned, .swap
 	Foreign   []File   // under no name that the server gives
 	Folders   []string // folders, of which it makes none here
