@@ -74,26 +74,28 @@ func (p *Partition) lastSegment() (base, size int64) {
 	return -1, 0
 }
 
-// keptDamage bounds Partition.Damage.
-const keptDamage = 20
-
 // Check reads all batches, CRCs included, and tells read how many bytes as it goes on. It fails when reading does; damage is no
-// error, it is in p.Damage. At the end of the last segment of an unclean directory what is torn is in p.Torn: a server would cut it off.
+// error, it is in p.Damage. What is torn at the end of the last segment of an unclean directory is in p.Torn: a server would cut it off.
 func (p *Partition) Check(ctx context.Context, rules Rules, read func(bytes int64)) error {
 	p.spans = nil
 	if err := p.readSmall(); err != nil {
 		return err
 	}
 	open, spans := map[int64]*transaction{}, map[int64][]span{}
-	p.ProducerID, p.Damage, p.Damaged, p.Torn = -1, nil, 0, nil
+	p.ProducerID = -1
 	p.Aborted, p.Unfinished = Outcome{First: -1, Last: -1}, Outcome{First: -1, Last: -1}
-	taken, next := tally{first: math.MaxInt64}, int64(0)
+	taken := tally{first: math.MaxInt64}
 	var last batch.Header
-	err := p.walk(ctx, read, func(b *inspect.Batches) error {
-		h := b.Header()
+	log := inspect.OpenLog(p.fs, p.part, inspect.LogOptions{Read: read})
+	defer log.Close()
+	for log.Next() {
+		if err := ctx.Err(); err != nil {
+			return context.Cause(ctx)
+		}
+		h := log.Header()
 		p.Epoch = max(p.Epoch, h.PartitionLeaderEpoch)
 		p.ProducerID = max(p.ProducerID, h.ProducerID)
-		next, last = h.NextOffset(), h
+		last = h
 		if !h.IsTransactional() || h.IsControl() {
 			taken.note(h, p.Start)
 		} else {
@@ -105,16 +107,19 @@ func (p *Partition) Check(ctx context.Context, rules Rules, read func(bytes int6
 			tx.note(h, p.Start)
 		}
 		if !h.IsTransactional() || !h.IsControl() {
-			return nil
+			continue
 		}
-		whole, err := b.Bytes()
+		whole, err := log.Bytes()
 		if err != nil {
 			return err
 		}
 		committed, ends, err := marker(whole)
+		if err != nil {
+			return fmt.Errorf("%s: batch at byte %d: %w", log.File(), log.Position(), err)
+		}
 		tx := open[h.ProducerID]
-		if err != nil || !ends || tx == nil {
-			return err
+		if !ends || tx == nil {
+			continue
 		}
 		delete(open, h.ProducerID)
 		if !committed {
@@ -125,10 +130,13 @@ func (p *Partition) Check(ctx context.Context, rules Rules, read func(bytes int6
 		} else {
 			spans[h.ProducerID] = append(spans[h.ProducerID], span{tx.first, h.BaseOffset})
 		}
-		return nil
-	})
-	if err != nil {
-		return err
+	}
+	if log.Err() != nil {
+		return log.Err()
+	}
+	p.Damage, p.Damaged, p.Torn = log.Damage(), log.Damaged(), log.Torn()
+	if p.Torn != nil && p.clean { // nobody was writing
+		p.Damage, p.Damaged, p.Torn = append(p.Damage, p.Torn), p.Damaged+1, nil
 	}
 	for id, tx := range open {
 		p.Unfinished.add(tx)
@@ -141,8 +149,7 @@ func (p *Partition) Check(ctx context.Context, rules Rules, read func(bytes int6
 			}
 		}
 	}
-	base, _ := p.lastSegment()
-	p.End = max(next, base, p.Start)
+	p.End = max(log.NextOffset(), p.Start)
 	p.First, p.Records, p.Batches, p.Bytes, p.spans = min(taken.first, p.End), taken.records, taken.batches, taken.bytes, spans
 	return nil
 }
@@ -249,70 +256,6 @@ func (p *Partition) readSmall() error {
 	return nil
 }
 
-// walk steps through the batches of all segments, past damage.
-func (p *Partition) walk(ctx context.Context, read func(int64), visit func(*inspect.Batches) error) error {
-	next := int64(0)
-	for i := range p.part.Segments {
-		s := &p.part.Segments[i]
-		if !s.Log.There() {
-			continue
-		}
-		last := i == len(p.part.Segments)-1
-		if err := p.walkSegment(ctx, s, last, &next, read, visit); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (p *Partition) walkSegment(ctx context.Context, s *inspect.Segment, last bool, next *int64, read func(int64), visit func(*inspect.Batches) error) error {
-	b, err := inspect.OpenBatches(p.fs, s.Log.Path, inspect.Options{Base: max(s.Base, *next)})
-	if err != nil {
-		return err
-	}
-	defer b.Close()
-	told := int64(0)
-	for {
-		for b.Next() {
-			if err := ctx.Err(); err != nil {
-				return context.Cause(ctx)
-			}
-			if err := visit(b); err != nil {
-				return fmt.Errorf("%s: batch at byte %d: %w", s.Log.Path, b.Position(), err)
-			}
-			*next = b.Header().NextOffset()
-			if at := b.Position(); at-told > 1<<20 {
-				read(at - told)
-				told = at
-			}
-		}
-		if b.Err() == nil {
-			break
-		}
-		var damage *inspect.Damage
-		if !errors.As(b.Err(), &damage) {
-			return b.Err()
-		}
-		more := b.Resume()
-		if !more && b.Err() != nil && !errors.As(b.Err(), new(*inspect.Damage)) {
-			return b.Err()
-		}
-		if last && !more && !p.clean {
-			p.Torn = damage
-			break
-		}
-		p.Damaged++
-		if len(p.Damage) < keptDamage {
-			p.Damage = append(p.Damage, damage)
-		}
-		if !more {
-			break
-		}
-	}
-	read(b.Size() - told)
-	return nil
-}
-
 // chooser tells which batches are taken over, asked in the order of the log.
 type chooser struct {
 	start int64
@@ -346,36 +289,23 @@ func (c *chooser) takes(h batch.Header) bool {
 type Reader struct {
 	p       *Partition
 	choose  *chooser
-	segment int
-	at      *inspect.Batches
-	next    int64
-	waiting bool          // at has gone to a batch that has not been given
+	log     *inspect.Log
+	waiting bool          // log has gone to a batch that has not been given
 	left    *batch.Header // the last batch, when it was left out
-	read    func(int64)
-	told    int64
 }
 
 // Open begins to read what Check has counted. The caller closes it. read is told how many bytes of the files have been read.
 func (p *Partition) Open(read func(bytes int64)) *Reader {
-	return &Reader{p: p, choose: p.chooser(), read: read}
+	return &Reader{p: p, choose: p.chooser(), log: inspect.OpenLog(p.fs, p.part, inspect.LogOptions{From: p.Start, Read: read})}
 }
 
 // NextBatches appends batches to buf as engine.BatchSource wants it.
 func (r *Reader) NextBatches(buf []byte) ([]byte, error) {
 	for {
-		if !r.waiting {
-			err := r.step()
-			if errors.Is(err, io.EOF) && r.left != nil {
-				buf, r.left = appendEmptied(buf, *r.left), nil
-			}
-			if errors.Is(err, io.EOF) && len(buf) > 0 {
-				return buf, nil
-			}
-			if err != nil {
-				return buf, err
-			}
+		if !r.waiting && !r.log.Next() {
+			return r.end(buf)
 		}
-		h := r.at.Header()
+		h := r.log.Header()
 		if len(buf) > 0 && (len(buf)+h.Size() > cap(buf) || h.LastOffset()-firstOffset(buf) > math.MaxInt32/2) {
 			r.waiting = true
 			return buf, nil
@@ -387,7 +317,7 @@ func (r *Reader) NextBatches(buf []byte) ([]byte, error) {
 			}
 			continue
 		}
-		whole, err := r.at.Bytes()
+		whole, err := r.log.Bytes()
 		if err != nil {
 			return buf, err
 		}
@@ -395,60 +325,34 @@ func (r *Reader) NextBatches(buf []byte) ([]byte, error) {
 	}
 }
 
+// end gives what there is to give behind the last batch.
+func (r *Reader) end(buf []byte) ([]byte, error) {
+	switch {
+	case r.log.Err() != nil:
+		return buf, r.log.Err()
+	case r.log.Damaged() > r.p.Damaged || r.log.Torn() != nil && r.p.Torn == nil && r.p.Damaged == 0:
+		return buf, fmt.Errorf("%s: it was whole a moment ago: %w", r.p.Path, errors.Join(asErrors(r.log.Damage())...))
+	}
+	if r.left != nil {
+		buf, r.left = appendEmptied(buf, *r.left), nil
+	}
+	if len(buf) == 0 {
+		return buf, io.EOF
+	}
+	return buf, nil
+}
+
+func asErrors(damage []*inspect.Damage) (errs []error) {
+	for _, d := range damage {
+		errs = append(errs, d)
+	}
+	return errs
+}
+
 func firstOffset(buf []byte) int64 {
 	h, _ := batch.ReadHeader(buf) // it was read before
 	return h.BaseOffset
 }
 
-// step goes to the next batch; io.EOF behind the last.
-func (r *Reader) step() error {
-	for {
-		if r.at == nil {
-			for r.segment < len(r.p.part.Segments) && !r.p.part.Segments[r.segment].Log.There() {
-				r.segment++
-			}
-			if r.segment == len(r.p.part.Segments) {
-				return io.EOF
-			}
-			s := &r.p.part.Segments[r.segment]
-			var err error
-			if r.at, err = inspect.OpenBatches(r.p.fs, s.Log.Path, inspect.Options{Base: max(s.Base, r.next)}); err != nil {
-				return err
-			}
-			r.segment, r.told = r.segment+1, 0
-		}
-		if r.at.Next() {
-			r.next = r.at.Header().NextOffset()
-			if at := r.at.Position(); at-r.told > 1<<20 {
-				r.read(at - r.told)
-				r.told = at
-			}
-			return nil
-		}
-		if r.at.Err() != nil {
-			if r.p.Damaged == 0 && r.p.Torn == nil {
-				return r.at.Err() // it was well a moment ago
-			}
-			if r.at.Resume() {
-				continue
-			}
-			if err := r.at.Err(); !errors.As(err, new(*inspect.Damage)) {
-				return err
-			}
-		}
-		r.read(r.at.Size() - r.told)
-		err := r.at.Close()
-		r.at = nil
-		if err != nil {
-			return err
-		}
-	}
-}
-
 // Close lets go of the file that is open.
-func (r *Reader) Close() error {
-	if r.at == nil {
-		return nil
-	}
-	return r.at.Close()
-}
+func (r *Reader) Close() error { return r.log.Close() }
