@@ -1,0 +1,309 @@
+package inspect
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"hash/maphash"
+	"strings"
+
+	"github.com/millrace/millrace/segment"
+	"github.com/millrace/millrace/segment/batch"
+	"github.com/millrace/millrace/segment/vfs"
+)
+
+// DifferenceKind says how two logs differ in a range of offsets.
+type DifferenceKind string
+
+// The kinds of differences.
+const (
+	OnlyInA    DifferenceKind = "only in A"
+	OnlyInB    DifferenceKind = "only in B"
+	OtherEpoch DifferenceKind = "leader epoch"     // the same batches, but for it
+	OtherForm  DifferenceKind = "other form"       // the same records, in batches of another shape, codec or producer
+	OtherBytes DifferenceKind = "other records"    // not the same records
+	Unreadable DifferenceKind = "cannot be read"   // the records of one cannot be decoded
+	OtherCut   DifferenceKind = "other boundaries" // batches that begin and end elsewhere; their records were not compared
+)
+
+// Difference is a range of offsets in which two logs differ in one way.
+type Difference struct {
+	Kind        DifferenceKind
+	First, Last int64 // offsets
+	Batches     int64 // of A, or of B where A has none
+	What        string
+	// Where the range begins in either; "" where one has nothing.
+	FileA, FileB         string
+	PositionA, PositionB int64
+}
+
+// Comparison is what Compare has found.
+type Comparison struct {
+	StartA, StartB   int64 // offsets: of the first batch, that of the end when there is none
+	EndA, EndB       int64 // that follow the last record
+	Equal            int64 // batches that are the same byte for byte
+	EqualBytes       int64
+	EqualTo          int64 // up to this offset both are the same: from the larger start on
+	Differences      []Difference
+	More             int // than there is room for in Differences
+	DamageA, DamageB []*Damage
+	Damaged          int // in both together, what is torn at their ends left out
+	TornA, TornB     *Damage
+	EpochsA, EpochsB []segment.EpochEntry
+	EpochsDiffer     bool // as far as both know them: from the larger start to the smaller end
+}
+
+// Same tells that neither has a batch, or knows an epoch, that the other has not. Where segments end does not matter.
+func (c *Comparison) Same() bool {
+	return len(c.Differences) == 0 && !c.EpochsDiffer && c.EndA == c.EndB && c.Damaged == 0
+}
+
+// MaxDifferences bounds Comparison.Differences.
+const MaxDifferences = 100
+
+// Compare reads two logs side by side, in constant memory. It fails when the file system does or ctx ends; damage is part of the result. What
+// only one of them has is told as ranges of offsets, as is what differs.
+func Compare(ctx context.Context, a, b *Log) (*Comparison, error) {
+	c := &comparer{Comparison: &Comparison{StartA: -1, StartB: -1}, a: side{log: a}, b: side{log: b}}
+	c.a.next()
+	c.b.next()
+	if c.a.there {
+		c.StartA = c.a.h.BaseOffset
+	}
+	if c.b.there {
+		c.StartB = c.b.h.BaseOffset
+	}
+	for c.a.there || c.b.there {
+		if err := ctx.Err(); err != nil {
+			return nil, context.Cause(ctx)
+		}
+		if err := c.step(); err != nil {
+			return nil, err
+		}
+	}
+	if a.Err() != nil {
+		return nil, a.Err()
+	}
+	if b.Err() != nil {
+		return nil, b.Err()
+	}
+	c.EndA, c.EndB = a.NextOffset(), b.NextOffset()
+	if c.StartA < 0 {
+		c.StartA = c.EndA
+	}
+	if c.StartB < 0 {
+		c.StartB = c.EndB
+	}
+	c.EqualTo = min(c.EndA, c.EndB)
+	for _, d := range c.Differences {
+		if d.Last >= max(c.StartA, c.StartB) {
+			c.EqualTo = min(c.EqualTo, d.First)
+			break
+		}
+	}
+	c.EqualTo = max(c.EqualTo, max(c.StartA, c.StartB))
+	c.DamageA, c.DamageB, c.Damaged, c.TornA, c.TornB = a.Damage(), b.Damage(), a.Damaged()+b.Damaged(), a.Torn(), b.Torn()
+	var err error
+	if c.EpochsA, err = a.epochs(); err == nil {
+		c.EpochsB, err = b.epochs()
+	}
+	c.compareEpochs()
+	return c.Comparison, err
+}
+
+// side is one of the two logs.
+type side struct {
+	log   *Log
+	h     batch.Header
+	there bool
+}
+
+func (s *side) next() {
+	if s.there = s.log.Next(); s.there {
+		s.h = s.log.Header()
+	}
+}
+
+type comparer struct {
+	*Comparison
+	a, b side
+	open bool // the last of Differences may go on
+}
+
+// step compares the next batches of both, or passes over what only one has.
+func (c *comparer) step() error {
+	a, b := &c.a, &c.b
+	switch {
+	case !b.there || a.there && a.h.NextOffset() <= b.h.BaseOffset:
+		c.note(Difference{Kind: OnlyInA, First: a.h.BaseOffset, Last: a.h.LastOffset(), FileA: a.log.File(), PositionA: a.log.Position()})
+		a.next()
+	case !a.there || b.h.NextOffset() <= a.h.BaseOffset:
+		c.note(Difference{Kind: OnlyInB, First: b.h.BaseOffset, Last: b.h.LastOffset(), FileB: b.log.File(), PositionB: b.log.Position()})
+		b.next()
+	case a.h.BaseOffset == b.h.BaseOffset && a.h.LastOffsetDelta == b.h.LastOffsetDelta:
+		if err := c.both(); err != nil {
+			return err
+		}
+		a.next()
+		b.next()
+	default:
+		d := c.begin(OtherCut)
+		for a.there && b.there && a.h.NextOffset() != b.h.NextOffset() {
+			d.Last = max(a.h.LastOffset(), b.h.LastOffset())
+			if a.h.NextOffset() < b.h.NextOffset() {
+				d.Batches++
+				a.next()
+			} else {
+				b.next()
+			}
+		}
+		if a.there && b.there {
+			d.Last = a.h.LastOffset()
+			a.next()
+			b.next()
+		}
+		c.note(d)
+	}
+	return nil
+}
+
+// begin makes a difference that begins at the batches of both.
+func (c *comparer) begin(kind DifferenceKind) Difference {
+	return Difference{
+		Kind: kind, First: min(c.a.h.BaseOffset, c.b.h.BaseOffset), Last: max(c.a.h.LastOffset(), c.b.h.LastOffset()),
+		FileA: c.a.log.File(), PositionA: c.a.log.Position(), FileB: c.b.log.File(), PositionB: c.b.log.Position(),
+	}
+}
+
+// both compares two batches of the same offsets.
+func (c *comparer) both() error {
+	inA, err := c.a.log.Bytes()
+	if err != nil {
+		return err
+	}
+	inB, err := c.b.log.Bytes()
+	if err != nil {
+		return err
+	}
+	if bytes.Equal(inA, inB) {
+		c.Equal++
+		c.EqualBytes += int64(len(inA))
+		c.open = false
+		return nil
+	}
+	d := c.begin(OtherBytes)
+	ha, hb := c.a.h, c.b.h
+	switch {
+	case bytes.Equal(inA[batch.MagicAt:], inB[batch.MagicAt:]) && ha.Length == hb.Length:
+		d.Kind, d.What = OtherEpoch, fmt.Sprintf("epoch %d in A, %d in B", ha.PartitionLeaderEpoch, hb.PartitionLeaderEpoch)
+	default:
+		d.What = headersDiffer(ha, hb)
+		same, err := sameRecords(ha, hb, inA, inB)
+		switch {
+		case err != nil:
+			d.Kind, d.What = Unreadable, err.Error()
+		case same:
+			d.Kind = OtherForm
+		}
+	}
+	c.note(d)
+	return nil
+}
+
+// note appends a difference, or lets the last one go on.
+func (c *comparer) note(d Difference) {
+	d.Batches++
+	if n := len(c.Differences); n > 0 && c.open && c.More == 0 {
+		last := &c.Differences[n-1]
+		if last.Kind == d.Kind && last.What == d.What {
+			last.Last = d.Last
+			last.Batches += d.Batches
+			return
+		}
+	}
+	c.open = true
+	if len(c.Differences) >= MaxDifferences {
+		c.More++
+		return
+	}
+	c.Differences = append(c.Differences, d)
+}
+
+// headersDiffer names the fields that differ.
+func headersDiffer(a, b batch.Header) string {
+	var words []string
+	for _, field := range []struct {
+		name string
+		a, b any
+	}{
+		{"codec", a.Codec(), b.Codec()}, {"records", a.RecordCount, b.RecordCount},
+		{"base timestamp", a.BaseTimestamp, b.BaseTimestamp}, {"largest timestamp", a.MaxTimestamp, b.MaxTimestamp},
+		{"log append time", a.LogAppendTime(), b.LogAppendTime()}, {"transactional", a.IsTransactional(), b.IsTransactional()}, {"control", a.IsControl(), b.IsControl()},
+		{"producer", a.ProducerID, b.ProducerID}, {"producer epoch", a.ProducerEpoch, b.ProducerEpoch}, {"sequence", a.BaseSequence, b.BaseSequence},
+		{"leader epoch", a.PartitionLeaderEpoch, b.PartitionLeaderEpoch},
+	} {
+		if field.a != field.b {
+			words = append(words, fmt.Sprintf("%s %v in A, %v in B", field.name, field.a, field.b))
+		}
+	}
+	if len(words) == 0 {
+		return "the headers say the same"
+	}
+	return strings.Join(words, "; ")
+}
+
+// sameRecords compares the records of two batches: offsets, timestamps, keys, values and headers.
+func sameRecords(ha, hb batch.Header, a, b []byte) (bool, error) {
+	seed, sums := maphash.MakeSeed(), [2]uint64{}
+	for i, one := range []struct {
+		h batch.Header
+		b []byte
+	}{{ha, a}, {hb, b}} {
+		var sum maphash.Hash
+		sum.SetSeed(seed)
+		for r, err := range batch.Records(one.b, 0) {
+			if err != nil {
+				return false, err
+			}
+			fmt.Fprintf(&sum, "%d %d %t %d %t %d ", one.h.Offset(&r), one.h.Timestamp(&r), r.Key == nil, len(r.Key), r.Value == nil, len(r.Value))
+			sum.Write(r.Key)
+			sum.Write(r.Value)
+			for _, h := range r.Headers {
+				fmt.Fprintf(&sum, "%q %t %q ", h.Key, h.Value == nil, h.Value)
+			}
+		}
+		sums[i] = sum.Sum64()
+	}
+	return sums[0] == sums[1] && ha.RecordCount == hb.RecordCount && ha.IsControl() == hb.IsControl(), nil
+}
+
+// epochs reads the leader epochs of a log, nil when it has no file of them.
+func (l *Log) epochs() ([]segment.EpochEntry, error) {
+	if !l.part.Epochs.There() {
+		return nil, nil
+	}
+	text, err := vfs.ReadFile(l.fs, l.part.Epochs.Path)
+	if err != nil {
+		return nil, err
+	}
+	list, err := segment.DecodeEpochs(text)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", l.part.Epochs.Path, err)
+	}
+	return list, nil
+}
+
+// compareEpochs looks at what both must know: each epoch that begins within what both hold. The first that a log knows begins where its
+// records do, be it since earlier ones were deleted; and what one has not written down yet is in its records, which are compared.
+func (c *comparer) compareEpochs() {
+	from, to := max(c.StartA, c.StartB), min(c.EndA, c.EndB)
+	starts := map[int32]int64{}
+	for _, e := range c.EpochsA[min(1, len(c.EpochsA)):] {
+		starts[e.Epoch] = e.Start
+	}
+	for _, e := range c.EpochsB[min(1, len(c.EpochsB)):] {
+		if start, known := starts[e.Epoch]; known && start != e.Start && max(start, e.Start) > from && min(start, e.Start) < to {
+			c.EpochsDiffer = true
+		}
+	}
+}
