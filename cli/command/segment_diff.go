@@ -51,7 +51,7 @@ Exit code 0: equal. 1: they differ. 2: cannot tell, since one of them is damaged
 type pair struct {
 	name   string
 	a, b   *inspect.Partition
-	ja, jb []inspect.JournalTail
+	oa, ob inspect.LogOptions
 	empty  bool // one has no records, and the other no folder, which millrace makes with the first record
 	result *inspect.Comparison
 }
@@ -105,6 +105,10 @@ func pairUp(fsys vfs.FS, a, b *inspect.Place, f *filter) ([]*pair, error) {
 		if err != nil {
 			return nil, err
 		}
+		starts, err := inspect.KafkaStarts(fsys, p)
+		if err != nil {
+			return nil, err
+		}
 		p.AddJournaled(tails)
 		for n := range p.Partitions {
 			part := &p.Partitions[n]
@@ -118,16 +122,21 @@ func pairUp(fsys vfs.FS, a, b *inspect.Place, f *filter) ([]*pair, error) {
 				pairs = append(pairs, &pair{name: part.Name()})
 				at = len(pairs) - 1
 			}
+			start, err := part.StartOffset(fsys, starts)
+			if err != nil {
+				return nil, err
+			}
+			o := inspect.LogOptions{Start: start, From: start, Journal: tails[part.Key()]}
 			if i == 0 {
-				pairs[at].a, pairs[at].ja = part, tails[part.Key()]
+				pairs[at].a, pairs[at].oa = part, o
 			} else {
-				pairs[at].b, pairs[at].jb = part, tails[part.Key()]
+				pairs[at].b, pairs[at].ob = part, o
 			}
 		}
 	}
 	for _, p := range pairs {
-		p.empty = p.a == nil && a.Layout == inspect.Millrace && p.b.Bytes() == 0 && len(p.jb) == 0 ||
-			p.b == nil && b.Layout == inspect.Millrace && p.a.Bytes() == 0 && len(p.ja) == 0
+		p.empty = p.a == nil && a.Layout == inspect.Millrace && p.b.Bytes() == 0 && len(p.ob.Journal) == 0 ||
+			p.b == nil && b.Layout == inspect.Millrace && p.a.Bytes() == 0 && len(p.oa.Journal) == 0
 	}
 	if len(pairs) == 0 {
 		return nil, &exitError{ExitNotFound, errors.New("there is no such partition in either")}
@@ -153,9 +162,10 @@ func (e *env) compare(ctx context.Context, fsys vfs.FS, pairs []*pair) error {
 		}
 		group.Go(func() (err error) {
 			count := func(n int64) { read.Add(n) }
-			a := inspect.OpenLog(fsys, p.a, inspect.LogOptions{Journal: p.ja, Read: count})
+			p.oa.Read, p.ob.Read = count, count
+			a := inspect.OpenLog(fsys, p.a, p.oa)
 			defer a.Close()
-			b := inspect.OpenLog(fsys, p.b, inspect.LogOptions{Journal: p.jb, Read: count})
+			b := inspect.OpenLog(fsys, p.b, p.ob)
 			defer b.Close()
 			if p.result, err = inspect.Compare(ctx, a, b); err != nil {
 				return fmt.Errorf("%s: %w", p.name, err)

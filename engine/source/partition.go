@@ -32,10 +32,11 @@ type Partition struct {
 	Aborted    Outcome // of transactions that were aborted
 	Unfinished Outcome // of those that were neither committed nor aborted
 
-	fs    vfs.FS
-	part  *inspect.Partition
-	clean bool             // the server that wrote it was stopped
-	spans map[int64][]span // of what is left out, by producer
+	fs     vfs.FS
+	part   *inspect.Partition
+	starts map[string]int64 // log start offsets that lie beside the partitions
+	clean  bool             // the server that wrote it was stopped
+	spans  map[int64][]span // of what is left out, by producer
 }
 
 // Outcome counts transactions, and what of their records there is.
@@ -86,7 +87,7 @@ func (p *Partition) Check(ctx context.Context, rules Rules, read func(bytes int6
 	p.Aborted, p.Unfinished = Outcome{First: -1, Last: -1}, Outcome{First: -1, Last: -1}
 	taken := tally{first: math.MaxInt64}
 	var last batch.Header
-	log := inspect.OpenLog(p.fs, p.part, inspect.LogOptions{Read: read})
+	log := inspect.OpenLog(p.fs, p.part, inspect.LogOptions{Start: p.Start, Read: read})
 	defer log.Close()
 	for log.Next() {
 		if err := ctx.Err(); err != nil {
@@ -149,7 +150,7 @@ func (p *Partition) Check(ctx context.Context, rules Rules, read func(bytes int6
 			}
 		}
 	}
-	p.End = max(log.NextOffset(), p.Start)
+	p.End = log.NextOffset()
 	p.First, p.Records, p.Batches, p.Bytes, p.spans = min(taken.first, p.End), taken.records, taken.batches, taken.bytes, spans
 	return nil
 }
@@ -226,21 +227,10 @@ func marker(whole []byte) (committed, ends bool, err error) {
 
 // readSmall reads the files that say where the log begins and what its epochs were.
 func (p *Partition) readSmall() error {
-	start := p.Start
-	if p.part.LogStart.There() {
-		text, err := vfs.ReadFile(p.fs, p.part.LogStart.Path)
-		if err != nil {
-			return err
-		}
-		if start, err = segment.DecodeLogStart(text); err != nil {
-			return fmt.Errorf("%s: %w", p.part.LogStart.Path, err)
-		}
+	var err error
+	if p.Start, err = p.part.StartOffset(p.fs, p.starts); err != nil {
+		return err
 	}
-	first := int64(0)
-	if len(p.part.Segments) > 0 {
-		first = p.part.Segments[0].Base
-	}
-	p.Start = max(start, first)
 	if !p.part.Epochs.There() {
 		return nil
 	}

@@ -125,7 +125,6 @@ func (s *Source) add(fsys vfs.FS, place *inspect.Place, topics map[string]*Topic
 	}
 	for i := range place.Partitions {
 		found := &place.Partitions[i]
-		name := found.Name()
 		switch why, internal := internalTopics[found.Topic]; {
 		case internal && found.State == inspect.Live:
 			if why != "" {
@@ -154,10 +153,7 @@ func (s *Source) add(fsys vfs.FS, place *inspect.Place, topics map[string]*Topic
 		if found.TopicID != ([16]byte{}) && found.TopicID != t.ID {
 			return fmt.Errorf("%s: the partitions of topic %s do not have the same topic id", found.Path, found.Topic)
 		}
-		p := &Partition{Topic: found.Topic, Number: found.Number, Path: found.Path, fs: fsys, part: found, clean: place.Clean.There(), Start: -1, Epoch: -1}
-		if start, known := starts[name]; known {
-			p.Start = start
-		}
+		p := &Partition{Topic: found.Topic, Number: found.Number, Path: found.Path, fs: fsys, part: found, starts: starts, clean: place.Clean.There(), Epoch: -1}
 		t.put(s, p)
 	}
 	return nil

@@ -39,7 +39,7 @@ type Difference struct {
 
 // Comparison is what Compare has found.
 type Comparison struct {
-	StartA, StartB   int64 // offsets: of the first batch, that of the end when there is none
+	StartA, StartB   int64 // log start offsets: what lies before them is as good as deleted, and not compared
 	EndA, EndB       int64 // that follow the last record
 	Equal            int64 // batches that are the same byte for byte
 	EqualBytes       int64
@@ -64,15 +64,9 @@ const MaxDifferences = 100
 // Compare reads two logs side by side, in constant memory. It fails when the file system does or ctx ends; damage is part of the result. What
 // only one of them has is told as ranges of offsets, as is what differs.
 func Compare(ctx context.Context, a, b *Log) (*Comparison, error) {
-	c := &comparer{Comparison: &Comparison{StartA: -1, StartB: -1}, a: side{log: a}, b: side{log: b}}
+	c := &comparer{Comparison: &Comparison{StartA: a.opts.Start, StartB: b.opts.Start}, a: side{log: a}, b: side{log: b}}
 	c.a.next()
 	c.b.next()
-	if c.a.there {
-		c.StartA = c.a.h.BaseOffset
-	}
-	if c.b.there {
-		c.StartB = c.b.h.BaseOffset
-	}
 	for c.a.there || c.b.there {
 		if err := ctx.Err(); err != nil {
 			return nil, context.Cause(ctx)
@@ -88,12 +82,6 @@ func Compare(ctx context.Context, a, b *Log) (*Comparison, error) {
 		return nil, b.Err()
 	}
 	c.EndA, c.EndB = a.NextOffset(), b.NextOffset()
-	if c.StartA < 0 {
-		c.StartA = c.EndA
-	}
-	if c.StartB < 0 {
-		c.StartB = c.EndB
-	}
 	c.EqualTo = min(c.EndA, c.EndB)
 	for _, d := range c.Differences {
 		if d.Last >= max(c.StartA, c.StartB) {
@@ -118,9 +106,12 @@ type side struct {
 	there bool
 }
 
+// next goes to the next batch that is not wholly before the log start offset.
 func (s *side) next() {
-	if s.there = s.log.Next(); s.there {
-		s.h = s.log.Header()
+	for s.there = s.log.Next(); s.there; s.there = s.log.Next() {
+		if s.h = s.log.Header(); s.h.NextOffset() > s.log.opts.Start {
+			return
+		}
 	}
 }
 

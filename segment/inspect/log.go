@@ -11,6 +11,8 @@ import (
 
 // LogOptions say how to read a partition.
 type LogOptions struct {
+	// Start is the log start offset, see Partition.StartOffset: the log ends there or later.
+	Start int64
 	// From is the first offset that is asked for: segments that end before it are passed over, batches in the first
 	// of the others are not.
 	From int64
@@ -65,6 +67,26 @@ func OpenLog(fsys vfs.FS, p *Partition, o LogOptions) *Log {
 	return l
 }
 
+// StartOffset is where reading a partition begins: with its first segment, or where its log start offset says. starts are those that
+// lie beside it (KafkaStarts). A damaged file of it counts for nothing, as for the server.
+func (p *Partition) StartOffset(fsys vfs.FS, starts map[string]int64) (int64, error) {
+	start := starts[p.Name()]
+	if len(p.Segments) > 0 {
+		start = max(start, p.Segments[0].Base)
+	}
+	if !p.LogStart.There() {
+		return start, nil
+	}
+	text, err := vfs.ReadFile(fsys, p.LogStart.Path)
+	if err != nil {
+		return 0, err
+	}
+	if offset, err := segment.DecodeLogStart(text); err == nil {
+		start = max(start, offset)
+	}
+	return start, nil
+}
+
 // Header is that of the batch that Next has gone to.
 func (l *Log) Header() batch.Header { return l.header }
 
@@ -85,9 +107,9 @@ func (l *Log) Bytes() ([]byte, error) {
 // NextOffset is where the log ends, once Next has answered false: behind the last batch, or where an empty last segment begins.
 func (l *Log) NextOffset() int64 {
 	if n := len(l.part.Segments); n > 0 {
-		return max(l.next, l.part.Segments[n-1].Base)
+		return max(l.next, l.part.Segments[n-1].Base, l.opts.Start)
 	}
-	return l.next
+	return max(l.next, l.opts.Start)
 }
 
 // Damage is what was met so far, but for what Torn gives: the first of it, and Damaged is how much of it there was.
