@@ -34,9 +34,9 @@ func segmentDiff(e *env) *cli.Command {
 Partitions are compared by their names, batch by batch: they are equal when every batch
 is the same byte for byte, wherever segments end. What differs is told as ranges of
 offsets: only in A, only in B (records that were deleted, or did not get there yet), leader epoch (the
-same batch from another leader), other form (the same records in another batch), other
-records, other boundaries (batches that begin elsewhere). Leader epochs that both have
-written down are compared, too.
+same batch from another leader), other form (the same records in other batches), other
+records. Leader epochs that both have written down are compared, too. What lies before a
+log start offset is as good as deleted, and left out.
 
 Exit code 0: equal. 1: they differ. 2: cannot tell, since one of them is damaged.`,
 		Flags: append(filterFlags(),

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"path"
 	"path/filepath"
 	"slices"
@@ -65,6 +66,8 @@ them); while a transaction has not ended, --open says what becomes of it.`,
 			&cli.BoolFlag{Name: "dry-run", Usage: "check everything and say what would be done"},
 			&cli.StringFlag{Name: "format", Value: "auto", Usage: "of a file of records: json (one a line) or csv; auto goes by the file's name"},
 			&cli.IntFlag{Name: "partitions", Value: 1, Usage: "for records that do not say their partition"},
+			&cli.StringFlag{Name: "encoding", Value: "text", Usage: "of keys, values and headers in csv: text or base64"},
+			&cli.StringFlag{Name: "null-value", Value: `\N`, Usage: "what stands for null in csv"},
 			&cli.StringFlag{Name: "compression", Aliases: []string{"z"}, Value: "none", Usage: "for records: none, gzip, snappy, lz4 or zstd"},
 			outputFlag("table"),
 		},
@@ -85,6 +88,7 @@ type importing struct {
 	plan    []*importedTopic
 	notes   []string
 	groups  int64 // offsets that were taken over
+	spooled bool  // the source is a file of records
 }
 
 // importedTopic is what becomes of one topic.
@@ -98,13 +102,18 @@ func (e *env) segmentImport(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	if records, err := im.ofRecords(); err != nil || records != "" {
+	paths := c.Args().Slice()
+	if of, err := im.ofRecords(paths); err != nil {
+		return err
+	} else if of {
+		folder, err := im.spool(paths)
+		defer os.RemoveAll(folder) // which the next import of records would do else
 		if err != nil {
 			return err
 		}
-		return im.records(records)
+		paths = []string{folder}
 	}
-	src, err := source.Find(im.fs, c.Args().Slice(), readCatalogue)
+	src, err := source.Find(im.fs, paths, readCatalogue)
 	if err != nil {
 		return err
 	}
@@ -135,7 +144,7 @@ func (e *env) newImport(c *cli.Context) (*importing, error) {
 	case c.String("into") == "":
 		return nil, usagef(commandPath(c), "into which data directory? as in '%s %s --into ./data'", commandPath(c), c.Args().First())
 	}
-	for flag, values := range map[string][]string{"aborted": {"drop", "keep"}, "open": {"refuse", "drop", "keep"}, "missing": {"refuse", "empty"}, "format": {"auto", "json", "csv"}} {
+	for flag, values := range map[string][]string{"aborted": {"drop", "keep"}, "open": {"refuse", "drop", "keep"}, "missing": {"refuse", "empty"}, "format": {"auto", "json", "csv"}, "encoding": {"text", "base64"}} {
 		if !slices.Contains(values, c.String(flag)) {
 			return nil, usagef(commandPath(c), "--%s %q is not one of %s", flag, c.String(flag), strings.Join(values, ", "))
 		}
@@ -191,9 +200,12 @@ func (im *importing) choose(src *source.Source) error {
 			continue
 		}
 		for i, p := range t.Partitions {
-			if p == nil && !t.Lazy && im.c.String("missing") == "refuse" {
+			if p == nil && !t.Lazy && !im.spooled && im.c.String("missing") == "refuse" {
 				missing = append(missing, fmt.Sprintf("%s-%d", t.Name, i))
 			}
+		}
+		if im.spooled {
+			t.Partitions = append(t.Partitions, make([]*source.Partition, max(0, im.c.Int("partitions")-len(t.Partitions)))...)
 		}
 		im.plan = append(im.plan, &importedTopic{Topic: t})
 	}

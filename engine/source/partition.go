@@ -55,6 +55,11 @@ type Rules struct {
 // span is a transaction of one producer that is left out: its batches from the first on, up to its marker.
 type span struct{ first, marker int64 }
 
+// NewPartition is one that is not part of a Source: one that begins at a log start offset.
+func NewPartition(fsys vfs.FS, part *inspect.Partition, start int64) *Partition {
+	return &Partition{Topic: part.Topic, Number: part.Number, Path: part.Path, fs: fsys, part: part, starts: map[string]int64{part.Name(): start}, Epoch: -1}
+}
+
 // Name is TOPIC-NUMBER.
 func (p *Partition) Name() string { return fmt.Sprintf("%s-%d", p.Topic, p.Number) }
 
@@ -251,6 +256,9 @@ type chooser struct {
 	start int64
 	spans map[int64][]span // what has not been passed yet
 }
+
+// Takes gives a function that tells of each batch, in the order of the log, whether it is taken over by the rules of the last Check.
+func (p *Partition) Takes() func(batch.Header) bool { return p.chooser().takes }
 
 func (p *Partition) chooser() *chooser {
 	c := &chooser{start: p.Start, spans: make(map[int64][]span, len(p.spans))}

@@ -3,6 +3,7 @@ package inspect
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"hash/maphash"
 	"strings"
@@ -23,7 +24,6 @@ const (
 	OtherForm  DifferenceKind = "other form"       // the same records, in batches of another shape, codec or producer
 	OtherBytes DifferenceKind = "other records"    // not the same records
 	Unreadable DifferenceKind = "cannot be read"   // the records of one cannot be decoded
-	OtherCut   DifferenceKind = "other boundaries" // batches that begin and end elsewhere; their records were not compared
 )
 
 // Difference is a range of offsets in which two logs differ in one way.
@@ -138,23 +138,59 @@ func (c *comparer) step() error {
 		a.next()
 		b.next()
 	default:
-		d := c.begin(OtherCut)
-		for a.there && b.there && a.h.NextOffset() != b.h.NextOffset() {
-			d.Last = max(a.h.LastOffset(), b.h.LastOffset())
-			if a.h.NextOffset() < b.h.NextOffset() {
-				d.Batches++
-				a.next()
-			} else {
-				b.next()
-			}
-		}
-		if a.there && b.there {
-			d.Last = a.h.LastOffset()
-			a.next()
-			b.next()
-		}
-		c.note(d)
+		return c.cutElsewhere()
 	}
+	return nil
+}
+
+// cutElsewhere compares the records of batches that do not begin and end where the other's do, up to where they end together.
+func (c *comparer) cutElsewhere() error {
+	d := c.begin(OtherBytes)
+	d.Batches = -1 // note counts one
+	seed := maphash.MakeSeed()
+	var sums [2]maphash.Hash
+	var failure error
+	take := func(i int, s *side) error {
+		whole, err := s.log.Bytes()
+		if err != nil {
+			return err
+		}
+		failure = errors.Join(failure, addRecords(&sums[i], s.h, whole))
+		if d.Last = max(d.Last, s.h.LastOffset()); i == 0 {
+			d.Batches++
+		}
+		s.next()
+		return nil
+	}
+	for i := range sums {
+		sums[i].SetSeed(seed)
+	}
+	endA, endB := int64(-1), int64(-2)
+	for endA != endB {
+		var err error
+		switch {
+		case c.a.there && (endA < endB || !c.b.there):
+			endA = c.a.h.NextOffset()
+			err = take(0, &c.a)
+		case c.b.there:
+			endB = c.b.h.NextOffset()
+			err = take(1, &c.b)
+		default:
+			endA = endB
+		}
+		if err != nil {
+			return err
+		}
+	}
+	switch {
+	case failure != nil:
+		d.Kind, d.What = Unreadable, failure.Error()
+	case sums[0].Sum64() == sums[1].Sum64():
+		d.Kind, d.What = OtherForm, "batches that begin and end elsewhere"
+	default:
+		d.What = "batches that begin and end elsewhere"
+	}
+	c.note(d)
 	return nil
 }
 
@@ -245,27 +281,28 @@ func headersDiffer(a, b batch.Header) string {
 
 // sameRecords compares the records of two batches: offsets, timestamps, keys, values and headers.
 func sameRecords(ha, hb batch.Header, a, b []byte) (bool, error) {
-	seed, sums := maphash.MakeSeed(), [2]uint64{}
-	for i, one := range []struct {
-		h batch.Header
-		b []byte
-	}{{ha, a}, {hb, b}} {
-		var sum maphash.Hash
-		sum.SetSeed(seed)
-		for r, err := range batch.Records(one.b, 0) {
-			if err != nil {
-				return false, err
-			}
-			fmt.Fprintf(&sum, "%d %d %t %d %t %d ", one.h.Offset(&r), one.h.Timestamp(&r), r.Key == nil, len(r.Key), r.Value == nil, len(r.Value))
-			sum.Write(r.Key)
-			sum.Write(r.Value)
-			for _, h := range r.Headers {
-				fmt.Fprintf(&sum, "%q %t %q ", h.Key, h.Value == nil, h.Value)
-			}
-		}
-		sums[i] = sum.Sum64()
+	var sumA, sumB maphash.Hash
+	sumB.SetSeed(sumA.Seed())
+	if err := errors.Join(addRecords(&sumA, ha, a), addRecords(&sumB, hb, b)); err != nil {
+		return false, err
 	}
-	return sums[0] == sums[1] && ha.RecordCount == hb.RecordCount && ha.IsControl() == hb.IsControl(), nil
+	return sumA.Sum64() == sumB.Sum64(), nil
+}
+
+// addRecords adds what the records of a batch say.
+func addRecords(sum *maphash.Hash, h batch.Header, whole []byte) error {
+	for r, err := range batch.Records(whole, 0) {
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(sum, "%d %d %t %t %d %t %d ", h.Offset(&r), h.Timestamp(&r), h.IsControl(), r.Key == nil, len(r.Key), r.Value == nil, len(r.Value))
+		sum.Write(r.Key)
+		sum.Write(r.Value)
+		for _, header := range r.Headers {
+			fmt.Fprintf(sum, "%q %t %q ", header.Key, header.Value == nil, header.Value)
+		}
+	}
+	return nil
 }
 
 // epochs reads the leader epochs of a log, nil when it has no file of them.
