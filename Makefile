@@ -11,7 +11,7 @@ ROOMS    := cli engine segment server
 # The race detector needs a C compiler; without one the tests run without it and say so.
 RACE := $(shell [ "$$($(GO) env CGO_ENABLED)" = 1 ] && command -v $$($(GO) env CC) >/dev/null 2>&1 && echo -race)
 
-.PHONY: help build run test lint interop stall bench fuzz clean
+.PHONY: help build run test lint interop segments stall bench fuzz clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-9s %s\n", $$1, $$2}'
@@ -34,6 +34,9 @@ lint: ## gofmt, go vet, staticcheck
 
 interop: build ## real clients of other makers against bin/millrace
 	testdata/interop/run.sh bin/millrace
+
+segments: build ## "segment dump" and Kafka's own dump tool agree on files that both brokers wrote, line by line; needs a JDK and Maven (ARGS="-libs DIR" takes jars that are there)
+	cd testdata/interop && $(GO) run ./segments -millrace ../../bin/millrace -pom ../bench/pom.xml $(ARGS)
 
 stall: build ## a frozen file system under load, for ARGS="-for 60s"; needs root on Linux, mkfs.ext4, fsfreeze and loop devices
 	$(GO) run ./testdata/stall -millrace bin/millrace $(ARGS)

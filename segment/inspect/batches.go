@@ -129,13 +129,13 @@ func (b *Batches) Next() bool {
 			err = fmt.Errorf("%w: %d bytes where a batch should begin", batch.ErrTruncated, left)
 		}
 		if b.err == nil {
-			b.damaged(b.position, err)
+			b.damaged(b.position, nil, err)
 		}
 		return false
 	}
 	if err := b.check(h); err != nil {
 		if !b.failed {
-			b.damaged(b.position, err)
+			b.damaged(b.position, &h, err)
 		}
 		return false
 	}

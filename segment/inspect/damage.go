@@ -14,8 +14,10 @@ type Damage struct {
 	Offset   int64  // the least offset that the batch could have had
 	What     string // without place
 	// Torn tells that the file ends before the batch does: as a crash leaves it, or as one finds it that a server is writing to.
-	Torn  bool
-	Cause error
+	Torn bool
+	// Header is that of a batch which lies in the file as a whole, and whose CRC does not hold or whose offset cannot stand there.
+	Header *batch.Header
+	Cause  error
 }
 
 // Error names file, position, offset and what.
@@ -32,8 +34,8 @@ var errOrder = errors.New("out of order")
 // ErrTooLong says that a batch is longer than what is held in memory.
 var ErrTooLong = errors.New("inspect: batch too long")
 
-func (b *Batches) damaged(position int64, cause error) {
-	b.err = &Damage{File: b.name, Position: position, Offset: b.least, What: what(cause), Torn: errors.Is(cause, batch.ErrTruncated), Cause: cause}
+func (b *Batches) damaged(position int64, header *batch.Header, cause error) {
+	b.err = &Damage{File: b.name, Position: position, Offset: b.least, What: what(cause), Torn: errors.Is(cause, batch.ErrTruncated), Header: header, Cause: cause}
 }
 
 // what is a cause without the names of packages.

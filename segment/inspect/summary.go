@@ -527,6 +527,8 @@ func (v *Surveyor) read(name string, at int64, n int) ([]byte, error) {
 	return b[:got], err
 }
 
+var be = binary.BigEndian
+
 // SnapshotEntry is what a producer snapshot says of a producer.
 type SnapshotEntry struct {
 	ProducerID       int64
@@ -551,7 +553,7 @@ func DecodeSnapshot(b []byte) ([]SnapshotEntry, error) {
 	}
 	b = b[snapshotHeader:]
 	list := make([]SnapshotEntry, 0, len(b)/snapshotEntry)
-	be := binary.BigEndian
+
 	for ; len(b) >= snapshotEntry; b = b[snapshotEntry:] {
 		list = append(list, SnapshotEntry{
 			ProducerID: int64(be.Uint64(b)), ProducerEpoch: int16(be.Uint16(b[8:])), LastSequence: int32(be.Uint32(b[10:])), LastOffset: int64(be.Uint64(b[14:])),

@@ -21,11 +21,11 @@ var codecs = map[string]kgo.CompressionCodec{
 var firstTimestamp = time.UnixMilli(1_700_000_000_000)
 
 // fill writes what a log can hold: every codec, with and without idempotence, records of all shapes, several segments,
-// both kinds of timestamps, deleted records, committed offsets, and, where the broker has them, transactions.
-func fill(ctx context.Context, address string, transactions bool) error {
+// both kinds of timestamps, deleted records, committed offsets, and, where the broker has them, transactions: transacted tells that.
+func fill(ctx context.Context, address string) (transacted bool, err error) {
 	cl, err := kgo.NewClient(kgo.SeedBrokers(address), kgo.AllowAutoTopicCreation())
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer cl.Close()
 	adm := kadm.NewClient(cl)
@@ -44,35 +44,36 @@ func fill(ctx context.Context, address string, transactions bool) error {
 			partitions = 20
 		}
 		if _, err := adm.CreateTopic(ctx, partitions, 1, configs, topic); err != nil {
-			return fmt.Errorf("create %s: %w", topic, err)
+			return false, fmt.Errorf("create %s: %w", topic, err)
 		}
 	}
 	for name, codec := range codecs {
 		if err := produce(ctx, address, "codecs", 20000, kgo.ProducerBatchCompression(codec), kgo.DefaultProduceTopic("codecs")); err != nil {
-			return fmt.Errorf("%s: %w", name, err)
+			return false, fmt.Errorf("%s: %w", name, err)
 		}
 		if err := produce(ctx, address, "append", 50, kgo.ProducerBatchCompression(codec)); err != nil {
-			return fmt.Errorf("%s: %w", name, err)
+			return false, fmt.Errorf("%s: %w", name, err)
 		}
 		if err := produce(ctx, address, "plain", 50, kgo.ProducerBatchCompression(codec), kgo.DisableIdempotentWrite(), kgo.RequiredAcks(kgo.LeaderAck())); err != nil {
-			return fmt.Errorf("%s: %w", name, err)
+			return false, fmt.Errorf("%s: %w", name, err)
 		}
 	}
 	for topic, n := range map[string]int{"deleted": 20000, "small": 400, "compact.": 100} {
 		if err := produce(ctx, address, topic, n); err != nil {
-			return err
+			return false, err
 		}
 	}
 	if _, err := adm.DeleteRecords(ctx, kadm.Offsets{"deleted": {0: {Topic: "deleted", At: 12345}}}); err != nil {
-		return err
+		return false, err
 	}
 	if err := consume(ctx, address); err != nil {
-		return err
+		return false, err
 	}
-	if !transactions {
-		return nil
+	err = transact(ctx, address)
+	if errors.Is(err, kerr.UnsupportedVersion) || errors.Is(err, kerr.InvalidRequest) {
+		return false, nil
 	}
-	return transact(ctx, address)
+	return err == nil, err
 }
 
 // shapes are keys, values and headers of all kinds.

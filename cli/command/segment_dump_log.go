@@ -1,0 +1,204 @@
+package command
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+
+	"github.com/millrace/millrace/segment/batch"
+	"github.com/millrace/millrace/segment/inspect"
+)
+
+// batchView is a batch on its way to a sink.
+type batchView struct {
+	partition *inspect.Partition
+	topic     string // "" when nothing is to be decoded
+	file      string
+	position  int64
+	header    batch.Header
+	valid     bool // the CRC holds
+	journaled bool // the journal alone has it
+}
+
+// recordView is a record of a batch on its way to a sink.
+type recordView struct {
+	batch.Record
+	offset, timestamp int64
+	sequence          int32
+	marker            *marker      // of a control record
+	decoded           *decodedPair // of an internal topic's record
+}
+
+// log shows a segment.
+func (d *dumper) log(p *inspect.Partition, s *inspect.Segment) error {
+	from := int64(0)
+	if d.o.from > 0 {
+		var err error
+		if from, err = inspect.Seek(d.fsys, s, d.o.from); err != nil && !d.gone(err) {
+			return err
+		}
+	}
+	b, err := inspect.OpenBatches(d.fsys, s.Log.Path, inspect.Options{From: from, Base: s.Base})
+	if d.gone(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer b.Close()
+	d.sink.logFile(s.Log.Path, s.Base, from)
+	v := batchView{partition: p, topic: d.topicOf(p), file: s.Log.Path, valid: true}
+	for {
+		for b.Next() {
+			if err := d.ctx.Err(); err != nil {
+				return err
+			}
+			v.header, v.position = b.Header(), b.Position()
+			if v.header.BaseOffset > d.o.to {
+				return nil
+			}
+			if v.header.LastOffset() < d.o.from {
+				continue
+			}
+			if err := d.batch(&v, b.Bytes); err != nil {
+				return err
+			}
+		}
+		damage := new(inspect.Damage)
+		if b.Err() != nil && !errors.As(b.Err(), &damage) {
+			return b.Err()
+		}
+		if b.Err() == nil {
+			return nil
+		}
+		if damage.Offset > d.o.to {
+			return nil
+		}
+		resumed := b.Resume()
+		if resumed || !damage.Torn || !d.held {
+			d.damage++
+			d.sink.damage(damage)
+		}
+		if !resumed {
+			return nil
+		}
+	}
+}
+
+// gone tells that a running server has removed the file meanwhile.
+func (d *dumper) gone(err error) bool { return d.held && errors.Is(err, fs.ErrNotExist) }
+
+// journaled shows the batches that the journal alone has of a partition.
+func (d *dumper) journaled(p *inspect.Partition) error {
+	if p.State != inspect.Live || p.Layout != inspect.Millrace {
+		return nil
+	}
+	said := false
+	for _, t := range d.tails[p.Key()] {
+		v := batchView{partition: p, topic: d.topicOf(p), position: t.Position, valid: true, journaled: true, file: filepath.Join(p.Path, fmt.Sprintf("%020d.log", t.Base))}
+		for b, err := range batch.All(t.Bytes) {
+			if err == nil {
+				v.header, err = batch.Check(b)
+			}
+			if err != nil {
+				d.damage++
+				d.sink.damage(&inspect.Damage{File: v.file + " (in the journal)", Position: v.position, Offset: -1, What: err.Error(), Cause: err})
+				break
+			}
+			if v.header.BaseOffset <= d.o.to && v.header.LastOffset() >= d.o.from {
+				if !said {
+					d.sink.note("the journal alone has of " + p.Name() + ":")
+					said = true
+				}
+				if err := d.batch(&v, func() ([]byte, error) { return b, nil }); err != nil {
+					return err
+				}
+			}
+			v.position += int64(len(b))
+		}
+	}
+	return nil
+}
+
+// batch shows a batch and those of its records that were asked for.
+func (d *dumper) batch(v *batchView, bytes func() ([]byte, error)) error {
+	h := &v.header
+	if d.o.control && !h.IsControl() || d.o.since >= 0 && h.MaxTimestamp < d.o.since {
+		return nil
+	}
+	if d.o.batches {
+		d.sink.batch(v)
+		return d.count()
+	}
+	b, err := bytes()
+	if err != nil {
+		return err
+	}
+	said := false
+	if !d.o.picks && !d.o.records {
+		d.sink.batch(v)
+		said = true
+	}
+	r := &d.scratch
+	for record, err := range batch.Records(b, 0) {
+		if err != nil {
+			d.damage++
+			d.sink.damage(&inspect.Damage{File: v.file, Position: v.position, Offset: h.BaseOffset, What: err.Error(), Cause: err})
+			return nil
+		}
+		r.Record = record
+		r.offset, r.timestamp, r.sequence = h.Offset(&record), h.Timestamp(&record), batch.NoSequence
+		if h.BaseSequence != batch.NoSequence {
+			r.sequence = batch.AddSequence(h.BaseSequence, record.OffsetDelta)
+		}
+		r.marker, r.decoded = nil, nil
+		if !d.picked(r) {
+			continue
+		}
+		if h.IsControl() {
+			r.marker = decodeMarker(record.Key, record.Value)
+		} else if v.topic != "" {
+			r.decoded = decodeInternal(v.topic, record.Key, record.Value)
+		}
+		if d.o.grep != nil && !d.greps(r) {
+			continue
+		}
+		if !said && !d.o.records {
+			d.sink.batch(v)
+			said = true
+		}
+		d.sink.record(v, r)
+		if err := d.count(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// count ends the dump when --max are shown.
+func (d *dumper) count() error {
+	if d.shown++; d.shown == d.o.max {
+		return errEnough
+	}
+	return nil
+}
+
+// picked tells whether a record has an offset and a timestamp that were asked for.
+func (d *dumper) picked(r *recordView) bool {
+	o := d.o
+	return r.offset >= o.from && r.offset <= o.to && (o.since < 0 || r.timestamp >= o.since) && (o.until < 0 || r.timestamp <= o.until)
+}
+
+func (d *dumper) greps(r *recordView) bool {
+	x := d.o.grep
+	if x.Match(r.Key) || x.Match(r.Value) {
+		return true
+	}
+	for _, h := range r.Headers {
+		if x.MatchString(h.Key) || x.Match(h.Value) {
+			return true
+		}
+	}
+	return r.decoded != nil && (x.Match(r.decoded.key) || x.Match(r.decoded.value))
+}
