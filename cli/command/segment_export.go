@@ -156,7 +156,7 @@ func (e *env) parseExport(c *cli.Context) (*exporting, error) {
 	}
 	var err error
 	if c.IsSet("offsets") {
-		if x.from, x.to, err = offsetsFromTo(c.String("offsets")); err != nil {
+		if x.from, x.to, err = parseOffsets(c.String("offsets")); err != nil {
 			return wrong("--offsets %v", err)
 		}
 	}
@@ -176,25 +176,6 @@ func (e *env) parseExport(c *cli.Context) (*exporting, error) {
 		return wrong("--to is for --format log; --file names a file")
 	}
 	return x, nil
-}
-
-// offsetsFromTo reads A..B, A.., ..B or A.
-func offsetsFromTo(s string) (from, to int64, err error) {
-	first, last, two := strings.Cut(s, "..")
-	if !two {
-		last = first
-	}
-	to = math.MaxInt64
-	if first != "" {
-		from, err = strconv.ParseInt(first, 10, 64)
-	}
-	if last != "" && err == nil {
-		to, err = strconv.ParseInt(last, 10, 64)
-	}
-	if err != nil || s == "" || from < 0 || from > to {
-		return 0, 0, fmt.Errorf("%q is not A..B, A.., ..B or an offset", s)
-	}
-	return from, to, nil
 }
 
 // open readies the writer of records.

@@ -93,6 +93,11 @@ func (k *importedKafka) fill() {
 	for codec := range importedCodecs {
 		create("codec-"+codec, 2, map[string]string{"retention.ms": "-1", "message.timestamp.type": "CreateTime"})
 	}
+	create("orders", 2, map[string]string{"retention.ms": "-1", "cleanup.policy": "delete"})
+	large, each := 6000, 300
+	if os.Getenv("MILLRACE_IMPORT_SMALL") != "" { // what testdata/kafka-4.3.1 is made of
+		large, each = 40, 20
+	}
 	create("large", 1, map[string]string{"segment.bytes": "1048576", "retention.ms": "-1"})
 	create("gone", 1, nil)
 	create("empty", 3, map[string]string{"cleanup.policy": "compact"})
@@ -101,19 +106,21 @@ func (k *importedKafka) fill() {
 	create("appended", 1, map[string]string{"message.timestamp.type": "LogAppendTime", "min.insync.replicas": "1"})
 
 	for codec, compression := range importedCodecs {
-		k.produce("codec-"+codec, 2, 300, 200, kgo.ProducerBatchCompression(compression), kgo.ProducerBatchMaxBytes(4096))
+		k.produce("codec-"+codec, 2, each, 200, kgo.ProducerBatchCompression(compression), kgo.ProducerBatchMaxBytes(4096))
 	}
-	k.produce("large", 1, 6000, 1000, kgo.ProducerBatchCompression(kgo.NoCompression()), kgo.ProducerBatchMaxBytes(65536))
+	k.produce("large", 1, large, 1000, kgo.ProducerBatchCompression(kgo.NoCompression()), kgo.ProducerBatchMaxBytes(65536))
 	k.produce("gone", 1, 50, 100)
 	k.produce("appended", 1, 50, 100)
 	offsets := kadm.Offsets{}
-	offsets.AddOffset("large", 0, 3210, -1)
+	k.produce("orders", 2, 60, 40, kgo.ProducerBatchCompression(kgo.ZstdCompression()))
+	offsets.AddOffset("large", 0, int64(large*535/1000), -1)
+	offsets.AddOffset("orders", 0, 7, -1)
 	offsets.AddOffset("gone", 0, 50, -1)
 	deleted, err := adm.DeleteRecords(k.ctx, offsets)
 	k.must(errors.Join(err, deleted.Error()))
 
 	committed := kadm.Offsets{}
-	committed.Add(kadm.Offset{Topic: "large", Partition: 0, At: 4000, LeaderEpoch: 0, Metadata: "half way"})
+	committed.Add(kadm.Offset{Topic: "large", Partition: 0, At: int64(large * 2 / 3), LeaderEpoch: 0, Metadata: "half way"})
 	committed.AddOffset("codec-zstd", 1, 17, -1)
 	k.must(adm.CommitAllOffsets(k.ctx, "readers", committed))
 	other := kadm.Offsets{}
