@@ -40,6 +40,7 @@ log start offset is as good as deleted, and left out.
 
 Exit code 0: equal. 1: they differ. 2: cannot tell, since one of them is damaged.`,
 		Flags: append(filterFlags(),
+			&cli.BoolFlag{Name: "records", Usage: "records count, not how they are stored: batches, codecs, producers, leader epochs"},
 			&cli.IntFlag{Name: "max", Value: 10, Usage: "show so many differences of each partition"},
 			outputFlag("table"),
 		),
@@ -54,6 +55,16 @@ type pair struct {
 	oa, ob inspect.LogOptions
 	empty  bool // one has no records, and the other no folder, which millrace makes with the first record
 	result *inspect.Comparison
+
+	lenient bool // the same records are enough
+}
+
+// sameRecords tells that both have the same records, however they are stored.
+func (p *pair) sameRecords() bool {
+	c := p.result
+	return c != nil && c.EndA == c.EndB && c.Damaged == 0 && c.More == 0 && !slices.ContainsFunc(c.Differences, func(d inspect.Difference) bool {
+		return d.Kind != inspect.OtherForm && d.Kind != inspect.OtherEpoch
+	})
 }
 
 func (e *env) segmentDiff(c *cli.Context) error {
@@ -79,6 +90,9 @@ func (e *env) segmentDiff(c *cli.Context) error {
 	}
 	if err := e.compare(c.Context, fsys, pairs); err != nil {
 		return err
+	}
+	for _, p := range pairs {
+		p.lenient = c.Bool("records")
 	}
 	if asJSON {
 		err = writeJSON(e.Out, diffJSON(c.Args().Slice(), pairs))
@@ -190,10 +204,12 @@ func (p *pair) verdict() string {
 		return "equal"
 	case c.Same():
 		return "equal up to a torn end"
-	case len(c.Differences) == 0 && c.Damaged > 0:
+	case c.Hidden():
 		return "damaged"
 	case len(c.Differences) == 0 && c.EpochsDiffer:
 		return "other leader epochs"
+	case p.sameRecords():
+		return "same records"
 	}
 	only := func(kind inspect.DifferenceKind, from func(inspect.Difference) bool) bool {
 		return !slices.ContainsFunc(c.Differences, func(d inspect.Difference) bool { return d.Kind != kind || !from(d) })
@@ -221,8 +237,8 @@ func diffVerdict(pairs []*pair) error {
 	differ, damaged := 0, 0
 	for _, p := range pairs {
 		switch {
-		case p.empty, p.result != nil && p.result.Same():
-		case p.result != nil && len(p.result.Differences) == 0 && p.result.Damaged > 0:
+		case p.empty, p.result != nil && p.result.Same(), p.lenient && p.sameRecords():
+		case p.result != nil && p.result.Hidden():
 			damaged++
 		default:
 			differ++
@@ -230,11 +246,18 @@ func diffVerdict(pairs []*pair) error {
 	}
 	switch {
 	case differ > 0:
-		return &exitError{ExitFailed, fmt.Errorf("%d of %s differ", differ, count(len(pairs), "partition"))}
+		return &exitError{ExitFailed, fmt.Errorf("%d of %s", differ, differing(len(pairs)))}
 	case damaged > 0:
-		return &exitError{exitCannotTell, fmt.Errorf("%s of %s is damaged in one of the two, so it cannot be told whether they differ", count(damaged, "partition"), strconv.Itoa(len(pairs)))}
+		return &exitError{exitCannotTell, fmt.Errorf("%d of %s: it cannot be told whether they differ, since one of the two is damaged", damaged, count(len(pairs), "partition"))}
 	}
 	return nil
+}
+
+func differing(n int) string {
+	if n == 1 {
+		return "1 partition differs"
+	}
+	return fmt.Sprintf("%d partitions differ", n)
 }
 
 func (e *env) writeDiff(pairs []*pair, most int) error {
@@ -346,8 +369,8 @@ type diffPartition struct {
 
 type diffSide struct {
 	Path   string   `json:"path"`
-	Start  int64    `json:"start_offset"`
-	End    int64    `json:"end_offset"`
+	Start  *int64   `json:"start_offset,omitempty"`
+	End    *int64   `json:"end_offset,omitempty"`
 	Damage []string `json:"damage,omitempty"`
 	Torn   string   `json:"torn,omitempty"`
 }
@@ -399,7 +422,7 @@ func diffJSON(paths []string, pairs []*pair) any {
 }
 
 func (s *diffSide) fill(start, end int64, damage []*inspect.Damage, torn *inspect.Damage) {
-	s.Start, s.End = start, end
+	s.Start, s.End = &start, &end
 	for _, d := range damage {
 		s.Damage = append(s.Damage, d.Error())
 	}

@@ -120,7 +120,7 @@ func (im *importing) takeCommits(eng *engine.Engine, found []source.Commit) erro
 		byGroup[o.Group] = append(byGroup[o.Group], o)
 	}
 	if left > 0 && len(im.c.StringSlice("topic"))+len(im.c.StringSlice("exclude")) == 0 {
-		im.note("%s of groups are left out: their topics are not there any more", count(left, "offset"))
+		im.note("offsets of groups that are left out, as their topics are not imported or were made anew: %d", left)
 	}
 	if len(order) == 0 {
 		return nil

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -28,14 +29,20 @@ const externalBroker = "MILLRACE_TEST_BOOTSTRAP"
 //
 //	serve [FLAG…]        starts a broker on a free port with its data in $WORK/data and sets MILLRACE_BOOTSTRAP to its address
 //	stop [SIGNAL]        ends it (SIGTERM unless told) and expects exit code 0
+//	flip, shorten, tree  see script_files_test.go; $KAFKA_DIR is a log directory of Kafka's
 //	exits CODE CMD ARG…  runs a command and expects that exit code; stdout and stderr can be looked at afterwards
 func TestScripts(t *testing.T) {
+	kafkaDir, err := filepath.Abs("../../testdata/kafka-4.3.1")
+	if err != nil {
+		t.Fatal(err)
+	}
 	testscript.Run(t, testscript.Params{
 		Dir:                 "../../testdata/script",
 		RequireExplicitExec: true,
 		UpdateScripts:       os.Getenv("UPDATE_SCRIPTS") != "",
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("TZ", "UTC")
+			e.Setenv("KAFKA_DIR", kafkaDir)
 			e.Setenv("GORACE", "atexit_sleep_ms=0")       // a race-built process otherwise sleeps a second before it ends
 			e.Setenv("MILLRACE_BOOTSTRAP", "127.0.0.1:1") // nothing listens there, unless serve says otherwise
 			b := &scriptBroker{}
@@ -58,7 +65,10 @@ func TestScripts(t *testing.T) {
 				refuse(ts, neg)
 				scriptBrokerOf(ts).stop(ts, args)
 			},
-			"exits": exits,
+			"exits":   exits,
+			"flip":    flip,
+			"shorten": shorten,
+			"tree":    copyTree,
 		},
 	})
 }

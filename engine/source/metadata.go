@@ -241,7 +241,7 @@ func (m *metadata) why(name string) string {
 func (m *metadata) notes() (notes []string) {
 	for _, what := range []string{"access control entries", "SCRAM credentials", "client quotas", "delegation tokens", "settings of brokers, groups and clients"} {
 		if n := m.left[what]; n > 0 {
-			notes = append(notes, fmt.Sprintf("%s are not taken over (%d records in __cluster_metadata)", what, n))
+			notes = append(notes, fmt.Sprintf("%s are not taken over; records of them in __cluster_metadata: %d", what, n))
 		}
 	}
 	return notes

@@ -140,9 +140,15 @@ func (p *Partition) Check(ctx context.Context, rules Rules, read func(bytes int6
 	if log.Err() != nil {
 		return log.Err()
 	}
-	p.Damage, p.Damaged, p.Torn = log.Damage(), log.Damaged(), log.Torn()
-	if p.Torn != nil && p.clean { // nobody was writing
+	p.Damage, p.Damaged, p.Torn = log.Damage(), log.Damaged(), log.Tail()
+	switch {
+	case p.Torn == nil:
+	case p.clean && p.Torn.Torn: // nobody was writing
 		p.Damage, p.Damaged, p.Torn = append(p.Damage, p.Torn), p.Damaged+1, nil
+	case p.clean:
+		p.Torn = nil
+	case !p.Torn.Torn: // the last of what was met
+		p.Damage, p.Damaged = p.Damage[:min(len(p.Damage), p.Damaged-1)], p.Damaged-1
 	}
 	for id, tx := range open {
 		p.Unfinished.add(tx)
@@ -151,7 +157,8 @@ func (p *Partition) Check(ctx context.Context, rules Rules, read func(bytes int6
 		} else {
 			spans[id] = append(spans[id], span{tx.first, math.MaxInt64})
 			if id == last.ProducerID && last.IsTransactional() && !last.IsControl() {
-				taken.note(emptied(last), p.Start)
+				h, _ := batch.ReadHeader(abortMarker(last))
+				taken.note(h, p.Start)
 			}
 		}
 	}
@@ -160,22 +167,16 @@ func (p *Partition) Check(ctx context.Context, rules Rules, read func(bytes int6
 	return nil
 }
 
-// emptied is the header of a batch that takes the place of one that is left out at the end of a log, as Kafka's cleaner keeps one: without it
-// no consumer would ever get to where the log ends.
-func emptied(h batch.Header) batch.Header {
-	h.RecordCount, h.Length, h.Attributes = 0, batch.HeaderSize-12, h.Attributes&^0x07
-	h.BaseTimestamp, h.MaxTimestamp = batch.NoTimestamp, batch.NoTimestamp
-	return h
-}
-
-// appendEmptied appends that batch.
-func appendEmptied(buf []byte, h batch.Header) []byte {
-	h = emptied(h)
-	b := make([]byte, batch.HeaderSize)
-	batch.PutHeader(b, h)
-	h.CRC = batch.Checksum(0, b[batch.ChecksumFrom:])
-	batch.PutHeader(b, h)
-	return append(buf, b...)
+// abortMarker ends the transaction of a batch that is left out at the end of a log, at its last offset: as a coordinator would
+// end it, and so that whoever reads gets to where the log ends.
+func abortMarker(h batch.Header) []byte {
+	b := batch.NewBuilder(batch.BuilderOptions{
+		BaseOffset: h.LastOffset(), LeaderEpoch: h.PartitionLeaderEpoch, Control: true, Transactional: true,
+		Idempotent: true, ProducerID: h.ProducerID, ProducerEpoch: h.ProducerEpoch, BaseSequence: batch.NoSequence,
+	})
+	b.Append(h.MaxTimestamp, []byte{0, 0, 0, 0}, make([]byte, 6), nil) // versions 0, of an abort, by coordinator epoch 0
+	marker, _ := b.Build()                                             // there is a record, and no compression
+	return marker
 }
 
 // tally counts batches that are not wholly before the log start offset.
@@ -328,11 +329,11 @@ func (r *Reader) end(buf []byte) ([]byte, error) {
 	switch {
 	case r.log.Err() != nil:
 		return buf, r.log.Err()
-	case r.log.Damaged() > r.p.Damaged || r.log.Torn() != nil && r.p.Torn == nil && r.p.Damaged == 0:
+	case r.log.Damaged() > 0 && r.p.Damaged == 0 && r.p.Torn == nil || r.log.Torn() != nil && r.p.Torn == nil && r.p.Damaged == 0:
 		return buf, fmt.Errorf("%s: it was whole a moment ago: %w", r.p.Path, errors.Join(asErrors(r.log.Damage())...))
 	}
 	if r.left != nil {
-		buf, r.left = appendEmptied(buf, *r.left), nil
+		buf, r.left = append(buf, abortMarker(*r.left)...), nil
 	}
 	if len(buf) == 0 {
 		return buf, io.EOF

@@ -20,10 +20,12 @@ type DifferenceKind string
 const (
 	OnlyInA    DifferenceKind = "only in A"
 	OnlyInB    DifferenceKind = "only in B"
-	OtherEpoch DifferenceKind = "leader epoch"     // the same batches, but for it
-	OtherForm  DifferenceKind = "other form"       // the same records, in batches of another shape, codec or producer
-	OtherBytes DifferenceKind = "other records"    // not the same records
-	Unreadable DifferenceKind = "cannot be read"   // the records of one cannot be decoded
+	HiddenInA  DifferenceKind = "damaged in A" // what B has where A is damaged
+	HiddenInB  DifferenceKind = "damaged in B"
+	OtherEpoch DifferenceKind = "leader epoch"   // the same batches, but for it
+	OtherForm  DifferenceKind = "other form"     // the same records, in batches of another shape, codec or producer
+	OtherBytes DifferenceKind = "other records"  // not the same records
+	Unreadable DifferenceKind = "cannot be read" // the records of one cannot be decoded
 )
 
 // Difference is a range of offsets in which two logs differ in one way.
@@ -56,6 +58,16 @@ type Comparison struct {
 // Same tells that neither has a batch, or knows an epoch, that the other has not. Where segments end does not matter.
 func (c *Comparison) Same() bool {
 	return len(c.Differences) == 0 && !c.EpochsDiffer && c.EndA == c.EndB && c.Damaged == 0
+}
+
+// Hidden tells that all that differs may do so because one of the two is damaged.
+func (c *Comparison) Hidden() bool {
+	for _, d := range c.Differences {
+		if d.Kind != HiddenInA && d.Kind != HiddenInB {
+			return false
+		}
+	}
+	return c.Damaged > 0 && c.More == 0 && !c.EpochsDiffer
 }
 
 // MaxDifferences bounds Comparison.Differences.
@@ -101,13 +113,16 @@ func Compare(ctx context.Context, a, b *Log) (*Comparison, error) {
 
 // side is one of the two logs.
 type side struct {
-	log   *Log
-	h     batch.Header
-	there bool
+	log    *Log
+	h      batch.Header
+	there  bool
+	met    int  // damage so far
+	hiding bool // there was some between the last batch and this one
 }
 
 // next goes to the next batch that is not wholly before the log start offset.
 func (s *side) next() {
+	defer func() { s.met, s.hiding = s.log.Damaged(), s.log.Damaged() > s.met }()
 	for s.there = s.log.Next(); s.there; s.there = s.log.Next() {
 		if s.h = s.log.Header(); s.h.NextOffset() > s.log.opts.Start {
 			return
@@ -126,10 +141,10 @@ func (c *comparer) step() error {
 	a, b := &c.a, &c.b
 	switch {
 	case !b.there || a.there && a.h.NextOffset() <= b.h.BaseOffset:
-		c.note(Difference{Kind: OnlyInA, First: a.h.BaseOffset, Last: a.h.LastOffset(), FileA: a.log.File(), PositionA: a.log.Position()})
+		c.note(Difference{Kind: choose(b.hiding, HiddenInB, OnlyInA), First: a.h.BaseOffset, Last: a.h.LastOffset(), FileA: a.log.File(), PositionA: a.log.Position()})
 		a.next()
 	case !a.there || b.h.NextOffset() <= a.h.BaseOffset:
-		c.note(Difference{Kind: OnlyInB, First: b.h.BaseOffset, Last: b.h.LastOffset(), FileB: b.log.File(), PositionB: b.log.Position()})
+		c.note(Difference{Kind: choose(a.hiding, HiddenInA, OnlyInB), First: b.h.BaseOffset, Last: b.h.LastOffset(), FileB: b.log.File(), PositionB: b.log.Position()})
 		b.next()
 	case a.h.BaseOffset == b.h.BaseOffset && a.h.LastOffsetDelta == b.h.LastOffsetDelta:
 		if err := c.both(); err != nil {
@@ -141,6 +156,13 @@ func (c *comparer) step() error {
 		return c.cutElsewhere()
 	}
 	return nil
+}
+
+func choose(hidden bool, yes, no DifferenceKind) DifferenceKind {
+	if hidden {
+		return yes
+	}
+	return no
 }
 
 // cutElsewhere compares the records of batches that do not begin and end where the other's do, up to where they end together.

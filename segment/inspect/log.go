@@ -25,7 +25,7 @@ type LogOptions struct {
 }
 
 // Log steps through the batches of a partition, from one segment to the next and on into the journal, in constant memory. Damage does not end it: it goes on
-// with the next whole batch, and Damage and Torn say what it met. Not for concurrent use.
+// with the next whole batch, and Damage and Tail say what it met. Not for concurrent use.
 type Log struct {
 	fs   vfs.FS
 	part *Partition
@@ -48,7 +48,7 @@ type Log struct {
 	next    int64 // the least offset that may follow
 	damage  []*Damage
 	damaged int
-	torn    *Damage
+	tail    *Damage
 	err     error
 }
 
@@ -118,8 +118,16 @@ func (l *Log) Damage() []*Damage { return l.damage }
 // Damaged counts what was met.
 func (l *Log) Damaged() int { return l.damaged }
 
-// Torn is what follows the last whole batch, when that is no batch and nothing intact lies behind it: as a crash leaves it.
-func (l *Log) Torn() *Damage { return l.torn }
+// Tail is what follows the last whole batch when nothing intact lies behind it: whoever recovers the log would cut it off.
+func (l *Log) Tail() *Damage { return l.tail }
+
+// Torn is Tail when the file ends in the middle of a batch, as a crash leaves it. That is not among Damage.
+func (l *Log) Torn() *Damage {
+	if l.tail != nil && l.tail.Torn {
+		return l.tail
+	}
+	return nil
+}
 
 // Err is what the file system says; nil at the end of the log.
 func (l *Log) Err() error { return l.err }
@@ -203,8 +211,10 @@ func (l *Log) pass() (more bool) {
 		return false
 	}
 	if l.last && !more {
-		l.torn = damage
-		return false
+		l.tail = damage
+		if damage.Torn {
+			return false
+		}
 	}
 	l.damaged++
 	if len(l.damage) < keptDamage {
