@@ -28,7 +28,7 @@ const externalBroker = "MILLRACE_TEST_BOOTSTRAP"
 // TestScripts runs testdata/script: commands as a user types them, what they print, and how they end.
 //
 //	serve [FLAG…]        starts a broker on a free port with its data in $WORK/data and sets MILLRACE_BOOTSTRAP to its address
-//	stop [SIGNAL]        ends it (SIGTERM unless told) and expects exit code 0
+//	end [SIGNAL]         ends it (SIGTERM unless told) and expects exit code 0
 //	flip, shorten, tree  see script_files_test.go; $KAFKA_DIR is a log directory of Kafka's
 //	exits CODE CMD ARG…  runs a command and expects that exit code; stdout and stderr can be looked at afterwards
 func TestScripts(t *testing.T) {
@@ -61,7 +61,7 @@ func TestScripts(t *testing.T) {
 				refuse(ts, neg)
 				scriptBrokerOf(ts).start(ts, args)
 			},
-			"stop": func(ts *testscript.TestScript, neg bool, args []string) {
+			"end": func(ts *testscript.TestScript, neg bool, args []string) {
 				refuse(ts, neg)
 				scriptBrokerOf(ts).stop(ts, args)
 			},
@@ -144,7 +144,7 @@ func (b *scriptBroker) stop(ts *testscript.TestScript, args []string) {
 		case "KILL":
 			sig, want = syscall.SIGKILL, -1
 		default:
-			ts.Fatalf("stop with INT, KILL or nothing, not %q", args[0])
+			ts.Fatalf("end with INT, KILL or nothing, not %q", args[0])
 		}
 	}
 	ts.Check(b.cmd.Process.Signal(sig))

@@ -165,7 +165,8 @@ func choose(hidden bool, yes, no DifferenceKind) DifferenceKind {
 	return no
 }
 
-// cutElsewhere compares the records of batches that do not begin and end where the other's do, up to where they end together.
+// cutElsewhere compares the records of batches that do not begin and end where the other's do, up to where the next
+// ones of both begin behind those of either.
 func (c *comparer) cutElsewhere() error {
 	d := c.begin(OtherBytes)
 	d.Batches = -1 // note counts one
@@ -177,7 +178,7 @@ func (c *comparer) cutElsewhere() error {
 		if err != nil {
 			return err
 		}
-		failure = errors.Join(failure, addRecords(&sums[i], s.h, whole))
+		failure = errors.Join(failure, addRecords(&sums[i], s.h, whole, s.log.opts.Start))
 		if d.Last = max(d.Last, s.h.LastOffset()); i == 0 {
 			d.Batches++
 		}
@@ -187,22 +188,21 @@ func (c *comparer) cutElsewhere() error {
 	for i := range sums {
 		sums[i].SetSeed(seed)
 	}
-	endA, endB := int64(-1), int64(-2)
-	for endA != endB {
-		var err error
-		switch {
-		case c.a.there && (endA < endB || !c.b.there):
+	endA, endB := c.a.h.NextOffset(), c.b.h.NextOffset()
+	err := errors.Join(take(0, &c.a), take(1, &c.b))
+	for err == nil {
+		if c.a.there && c.a.h.BaseOffset < endB {
 			endA = c.a.h.NextOffset()
 			err = take(0, &c.a)
-		case c.b.there:
+		} else if c.b.there && c.b.h.BaseOffset < endA {
 			endB = c.b.h.NextOffset()
 			err = take(1, &c.b)
-		default:
-			endA = endB
+		} else {
+			break
 		}
-		if err != nil {
-			return err
-		}
+	}
+	if err != nil {
+		return err
 	}
 	switch {
 	case failure != nil:
@@ -247,7 +247,7 @@ func (c *comparer) both() error {
 		d.Kind, d.What = OtherEpoch, fmt.Sprintf("epoch %d in A, %d in B", ha.PartitionLeaderEpoch, hb.PartitionLeaderEpoch)
 	default:
 		d.What = headersDiffer(ha, hb)
-		same, err := sameRecords(ha, hb, inA, inB)
+		same, err := sameRecords(&c.a, &c.b, inA, inB)
 		switch {
 		case err != nil:
 			d.Kind, d.What = Unreadable, err.Error()
@@ -302,20 +302,24 @@ func headersDiffer(a, b batch.Header) string {
 }
 
 // sameRecords compares the records of two batches: offsets, timestamps, keys, values and headers.
-func sameRecords(ha, hb batch.Header, a, b []byte) (bool, error) {
+func sameRecords(a, b *side, inA, inB []byte) (bool, error) {
 	var sumA, sumB maphash.Hash
 	sumB.SetSeed(sumA.Seed())
-	if err := errors.Join(addRecords(&sumA, ha, a), addRecords(&sumB, hb, b)); err != nil {
+	if err := errors.Join(addRecords(&sumA, a.h, inA, a.log.opts.Start), addRecords(&sumB, b.h, inB, b.log.opts.Start)); err != nil {
 		return false, err
 	}
 	return sumA.Sum64() == sumB.Sum64(), nil
 }
 
-// addRecords adds what the records of a batch say.
-func addRecords(sum *maphash.Hash, h batch.Header, whole []byte) error {
+// addRecords adds what the records of a batch say, from an offset on: those before the log start offset go with their batch, and
+// nobody is given them.
+func addRecords(sum *maphash.Hash, h batch.Header, whole []byte, from int64) error {
 	for r, err := range batch.Records(whole, 0) {
 		if err != nil {
 			return err
+		}
+		if h.Offset(&r) < from {
+			continue
 		}
 		fmt.Fprintf(sum, "%d %d %t %t %d %t %d ", h.Offset(&r), h.Timestamp(&r), h.IsControl(), r.Key == nil, len(r.Key), r.Value == nil, len(r.Value))
 		sum.Write(r.Key)
