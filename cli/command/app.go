@@ -78,6 +78,7 @@ func newApp(s Streams, b Build) *cli.App {
 			benchCommand(e),
 			versionCommand(e),
 			completionCommand(e),
+			manCommand(e),
 			completeCommand(e),
 		},
 	}
@@ -148,7 +149,7 @@ const rootDescription = `Start a broker:               millrace serve --data ./d
 Send a first record:          echo 'hello' | millrace produce demo
 Read it back:                 millrace consume demo
 
-Commands other than serve talk to any Kafka broker: --bootstrap HOST:PORT or
+Commands other than serve and segment talk to any Kafka broker: --bootstrap HOST:PORT or
 MILLRACE_BOOTSTRAP names it, 127.0.0.1:9092 unless told.
 
 Exit codes: 0 ok, 1 failed, 2 wrong usage or configuration, 3 no broker reachable,

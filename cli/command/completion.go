@@ -4,7 +4,9 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -12,6 +14,9 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/urfave/cli/v2"
+
+	"github.com/millrace/millrace/segment/inspect"
+	"github.com/millrace/millrace/segment/vfs"
 )
 
 // completionTimeout bounds the look-up of topic names while somebody waits for the Tab key.
@@ -25,6 +30,7 @@ var completionScripts = map[string]string{
     local line
     COMPREPLY=()
     while IFS= read -r line; do COMPREPLY+=("$line"); done < <(millrace ` + completeName + ` "${COMP_WORDS[@]:1:COMP_CWORD}" 2>/dev/null)
+    [[ ${#COMPREPLY[@]} = 1 && ${COMPREPLY[0]} == */ ]] && compopt -o nospace
 }
 complete -o default -F _millrace millrace
 `,
@@ -32,7 +38,8 @@ complete -o default -F _millrace millrace
 _millrace() {
     local -a candidates
     candidates=("${(@f)$(millrace ` + completeName + ` "${(@)words[2,CURRENT]}" 2>/dev/null)}")
-    compadd -- ${candidates:#}
+    compadd -S '' -- ${(M)candidates:#*/}
+    compadd -- ${candidates:#(*/|)}
 }
 compdef _millrace millrace
 `,
@@ -82,6 +89,10 @@ var flagChoices = map[string][]string{
 	"--from":        {"start", "end"},
 	"--log-format":  {"text", "json"},
 	"--log-level":   {"debug", "info", "warn", "error"},
+	"--what":        append(slices.Clone(dumpParts), "all"),
+	"--format":      {"text", "hex", "base64", "json"},
+	"--sort":        slices.Sorted(maps.Keys(lsOrders)),
+	"--state":       {"live", "deleted", "stray", "future"},
 }
 
 // candidates returns what the last of the words may become.
@@ -90,7 +101,7 @@ func candidates(ctx context.Context, app *cli.App, words []string) []string {
 		words = []string{""}
 	}
 	typed := words[len(words)-1]
-	commands, flags, topics := app.Commands, app.Flags, false
+	commands, flags, topics, paths := app.Commands, app.Flags, false, false
 	before := words[:len(words)-1]
 	for _, w := range before {
 		c := find(commands, w)
@@ -98,9 +109,12 @@ func candidates(ctx context.Context, app *cli.App, words []string) []string {
 			break
 		}
 		commands, flags, topics = c.Subcommands, c.Flags, strings.HasPrefix(c.ArgsUsage, "TOPIC")
+		paths = strings.HasPrefix(strings.TrimPrefix(c.ArgsUsage, "["), "PATH")
 	}
 	var all []string
 	switch {
+	case paths && before[len(before)-1] == "--topic":
+		all = topicsInPaths(before)
 	case len(before) > 0 && takesValue(flags, before[len(before)-1]):
 		all = flagChoices[before[len(before)-1]]
 	case strings.HasPrefix(typed, "-"):
@@ -118,10 +132,50 @@ func candidates(ctx context.Context, app *cli.App, words []string) []string {
 		}
 	case topics:
 		all = topicCandidates(ctx, before)
+	case paths:
+		all = pathCandidates(typed)
 	case slices.Contains(before, "completion"):
 		all = []string{"bash", "zsh", "fish"}
 	}
 	return slices.DeleteFunc(all, func(s string) bool { return !strings.HasPrefix(s, typed) })
+}
+
+// pathCandidates lists what a path that is being typed may become; folders end with a slash.
+func pathCandidates(typed string) []string {
+	folder, base := filepath.Split(typed)
+	entries, err := os.ReadDir(cmp.Or(folder, "."))
+	if err != nil {
+		return nil
+	}
+	var all []string
+	for _, entry := range entries {
+		if strings.HasPrefix(entry.Name(), ".") && !strings.HasPrefix(base, ".") {
+			continue
+		}
+		name := folder + entry.Name()
+		if entry.IsDir() {
+			name += "/"
+		}
+		all = append(all, name)
+	}
+	return all
+}
+
+// topicsInPaths lists the topics of the directories that the command line names.
+func topicsInPaths(words []string) []string {
+	var all []string
+	for _, w := range words {
+		if info, err := os.Stat(w); err != nil || !info.IsDir() {
+			continue
+		}
+		if p, err := inspect.Find(vfs.OS(), w); err == nil {
+			for i := range p.Partitions {
+				all = append(all, p.Partitions[i].Topic)
+			}
+		}
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
 }
 
 // topicCandidates asks the broker that the command line names for its topics; without an answer there are none.

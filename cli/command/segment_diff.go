@@ -52,6 +52,7 @@ Exit code 0: equal. 1: they differ. 2: cannot tell, since one of them is damaged
 type pair struct {
 	name   string
 	a, b   *inspect.Partition
+	fa, fb vfs.FS
 	oa, ob inspect.LogOptions
 	empty  bool // one has no records, and the other no folder, which millrace makes with the first record
 	result *inspect.Comparison
@@ -88,7 +89,7 @@ func (e *env) segmentDiff(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := e.compare(c.Context, fsys, pairs); err != nil {
+	if err := e.compare(c.Context, pairs); err != nil {
 		return err
 	}
 	for _, p := range pairs {
@@ -115,15 +116,15 @@ func pairUp(fsys vfs.FS, a, b *inspect.Place, f *filter) ([]*pair, error) {
 	}
 	var pairs []*pair
 	for i, p := range []*inspect.Place{a, b} {
-		tails, err := inspect.JournalTails(fsys, p)
+		overlay, err := inspect.NewOverlay(fsys, p)
 		if err != nil {
 			return nil, err
 		}
+		overlay.Apply(p)
 		starts, err := inspect.KafkaStarts(fsys, p)
 		if err != nil {
 			return nil, err
 		}
-		p.AddJournaled(tails)
 		for n := range p.Partitions {
 			part := &p.Partitions[n]
 			if p.Kind == inspect.WholeDirectory && (!f.takes(part) || part.State != inspect.Live && len(f.states) == 0) {
@@ -140,17 +141,17 @@ func pairUp(fsys vfs.FS, a, b *inspect.Place, f *filter) ([]*pair, error) {
 			if err != nil {
 				return nil, err
 			}
-			o := inspect.LogOptions{Start: start, From: start, Journal: tails[part.Key()]}
+			o := inspect.LogOptions{Start: start, From: start}
 			if i == 0 {
-				pairs[at].a, pairs[at].oa = part, o
+				pairs[at].a, pairs[at].fa, pairs[at].oa = part, overlay.FS(fsys), o
 			} else {
-				pairs[at].b, pairs[at].ob = part, o
+				pairs[at].b, pairs[at].fb, pairs[at].ob = part, overlay.FS(fsys), o
 			}
 		}
 	}
 	for _, p := range pairs {
-		p.empty = p.a == nil && a.Layout == inspect.Millrace && p.b.Bytes() == 0 && len(p.ob.Journal) == 0 ||
-			p.b == nil && b.Layout == inspect.Millrace && p.a.Bytes() == 0 && len(p.oa.Journal) == 0
+		p.empty = p.a == nil && a.Layout == inspect.Millrace && p.b.Bytes() == 0 ||
+			p.b == nil && b.Layout == inspect.Millrace && p.a.Bytes() == 0
 	}
 	if len(pairs) == 0 {
 		return nil, &exitError{ExitNotFound, errors.New("there is no such partition in either")}
@@ -159,7 +160,7 @@ func pairUp(fsys vfs.FS, a, b *inspect.Place, f *filter) ([]*pair, error) {
 }
 
 // compare compares all pairs, two at a time.
-func (e *env) compare(ctx context.Context, fsys vfs.FS, pairs []*pair) error {
+func (e *env) compare(ctx context.Context, pairs []*pair) error {
 	var read, total atomic.Int64
 	for _, p := range pairs {
 		if p.a != nil && p.b != nil {
@@ -177,9 +178,9 @@ func (e *env) compare(ctx context.Context, fsys vfs.FS, pairs []*pair) error {
 		group.Go(func() (err error) {
 			count := func(n int64) { read.Add(n) }
 			p.oa.Read, p.ob.Read = count, count
-			a := inspect.OpenLog(fsys, p.a, p.oa)
+			a := inspect.OpenLog(p.fa, p.a, p.oa)
 			defer a.Close()
-			b := inspect.OpenLog(fsys, p.b, p.ob)
+			b := inspect.OpenLog(p.fb, p.b, p.ob)
 			defer b.Close()
 			if p.result, err = inspect.Compare(ctx, a, b); err != nil {
 				return fmt.Errorf("%s: %w", p.name, err)

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 
 	"github.com/urfave/cli/v2"
 
@@ -46,8 +47,8 @@ is intact behind it is shown, and the exit code is then 1.
 letter for letter; json one document a line. Records of __consumer_offsets and __transaction_state
 are decoded, unless --raw is given or the output is plain.
 
-Of a directory that was not closed cleanly, what the journal alone has is shown behind what the
-segments have, as the next start would put it there.`,
+Of a directory that was not closed cleanly, records are shown where the next start would put them
+that the journal alone has.`,
 		Flags: append(filterFlags(),
 			&cli.StringSliceFlag{Name: "what", Usage: "`PART`s to show: " + strings.Join(dumpParts, ", ") + ", or all; may be repeated, or with commas between them"},
 			&cli.StringFlag{Name: "offsets", Usage: "only records with these offsets, both included: `A..B`, A.., ..B or A"},
@@ -168,8 +169,9 @@ type dumper struct {
 	held    bool // a server may be writing to what is read
 	shown   int64
 	damage  int
-	read    int64 // bytes, for the progress line
-	tails   map[inspect.PartitionKey][]inspect.JournalTail
+	reading atomic.Pointer[string] // the file, for the progress line
+	read    atomic.Int64           // bytes of it
+	overlay *inspect.Overlay       // what fsys shows of the journal
 	scratch recordView
 }
 
@@ -185,6 +187,9 @@ func (e *env) segmentDump(c *cli.Context) error {
 	}
 	d := &dumper{fsys: fsys, o: o, out: bufio.NewWriterSize(e.Out, 256<<10), ctx: c.Context}
 	d.sink = newSink(o, d.out)
+	if !isTerminal(e.Out) {
+		defer e.progress(d.progress)()
+	}
 	matched := false
 	for _, p := range places {
 		d.held = p.Held
@@ -209,6 +214,15 @@ func (e *env) segmentDump(c *cli.Context) error {
 	return nil
 }
 
+// progress is the line that a terminal shows while the output goes elsewhere.
+func (d *dumper) progress() string {
+	name := d.reading.Load()
+	if name == nil {
+		return ""
+	}
+	return fmt.Sprintf("%s: %s bytes", *name, sizeOf(d.read.Load()))
+}
+
 // place shows what was asked for of a place; took tells whether a partition was among it.
 func (d *dumper) place(p *inspect.Place) (took bool, err error) {
 	if p.Kind == inspect.OneFile {
@@ -223,10 +237,13 @@ func (d *dumper) place(p *inspect.Place) (took bool, err error) {
 			return false, err
 		}
 	}
-	if d.tails, err = inspect.JournalTails(d.fsys, p); err != nil {
+	below := d.fsys
+	defer func() { d.fsys, d.overlay = below, nil }()
+	if d.overlay, err = inspect.NewOverlay(below, p); err != nil {
 		return false, err
 	}
-	p.AddJournaled(d.tails)
+	d.overlay.Apply(p)
+	d.fsys = d.overlay.FS(below)
 	for i := range p.Partitions {
 		part := &p.Partitions[i]
 		if !d.o.takes(part) {
@@ -299,11 +316,6 @@ func (d *dumper) partition(p *inspect.Partition, parts []string) error {
 					return err
 				}
 			}
-		}
-	}
-	if wants("log") {
-		if err := d.journaled(p); err != nil {
-			return err
 		}
 	}
 	if wants("snapshot") {

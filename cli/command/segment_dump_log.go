@@ -2,9 +2,7 @@ package command
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
-	"path/filepath"
 
 	"github.com/millrace/millrace/segment/batch"
 	"github.com/millrace/millrace/segment/inspect"
@@ -48,39 +46,53 @@ func (d *dumper) log(p *inspect.Partition, s *inspect.Segment) error {
 	}
 	defer b.Close()
 	d.sink.logFile(s.Log.Path, s.Base, from)
+	d.reading.Store(&s.Log.Path)
 	v := batchView{partition: p, topic: d.topicOf(p), file: s.Log.Path, valid: true}
+	var met *inspect.Damage // not said yet
+	say := func() {
+		if met != nil {
+			d.damage++
+			d.sink.damage(met)
+		}
+		met = nil
+	}
 	for {
 		for b.Next() {
 			if err := d.ctx.Err(); err != nil {
 				return err
 			}
 			v.header, v.position = b.Header(), b.Position()
+			d.read.Store(v.position)
+			if v.header.BaseOffset <= d.o.from {
+				met = nil // it took nothing that was asked for
+			}
+			say()
 			if v.header.BaseOffset > d.o.to {
 				return nil
 			}
 			if v.header.LastOffset() < d.o.from {
 				continue
 			}
+			v.journaled = d.overlay.Alone(v.file, v.position, int64(v.header.Size()))
 			if err := d.batch(&v, b.Bytes); err != nil {
 				return err
 			}
 		}
-		damage := new(inspect.Damage)
-		if b.Err() != nil && !errors.As(b.Err(), &damage) {
+		if b.Err() == nil || d.gone(b.Err()) {
+			say()
+			return nil
+		}
+		say()
+		if !errors.As(b.Err(), &met) {
 			return b.Err()
 		}
-		if b.Err() == nil {
+		if met.Offset > d.o.to {
 			return nil
 		}
-		if damage.Offset > d.o.to {
-			return nil
-		}
-		resumed := b.Resume()
-		if resumed || !damage.Torn || !d.held {
-			d.damage++
-			d.sink.damage(damage)
-		}
-		if !resumed {
+		if !b.Resume() {
+			if !met.Torn || !d.held {
+				say()
+			}
 			return nil
 		}
 	}
@@ -88,38 +100,6 @@ func (d *dumper) log(p *inspect.Partition, s *inspect.Segment) error {
 
 // gone tells that a running server has removed the file meanwhile.
 func (d *dumper) gone(err error) bool { return d.held && errors.Is(err, fs.ErrNotExist) }
-
-// journaled shows the batches that the journal alone has of a partition.
-func (d *dumper) journaled(p *inspect.Partition) error {
-	if p.State != inspect.Live || p.Layout != inspect.Millrace {
-		return nil
-	}
-	said := false
-	for _, t := range d.tails[p.Key()] {
-		v := batchView{partition: p, topic: d.topicOf(p), position: t.Position, valid: true, journaled: true, file: filepath.Join(p.Path, fmt.Sprintf("%020d.log", t.Base))}
-		for b, err := range batch.All(t.Bytes) {
-			if err == nil {
-				v.header, err = batch.Check(b)
-			}
-			if err != nil {
-				d.damage++
-				d.sink.damage(&inspect.Damage{File: v.file + " (in the journal)", Position: v.position, Offset: -1, What: err.Error(), Cause: err})
-				break
-			}
-			if v.header.BaseOffset <= d.o.to && v.header.LastOffset() >= d.o.from {
-				if !said {
-					d.sink.note("the journal alone has of " + p.Name() + ":")
-					said = true
-				}
-				if err := d.batch(&v, func() ([]byte, error) { return b, nil }); err != nil {
-					return err
-				}
-			}
-			v.position += int64(len(b))
-		}
-	}
-	return nil
-}
 
 // batch shows a batch and those of its records that were asked for.
 func (d *dumper) batch(v *batchView, bytes func() ([]byte, error)) error {

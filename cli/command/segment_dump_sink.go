@@ -303,9 +303,14 @@ func (s *tableSink) entry(kind string, fields ...field) {
 		s.write(fmt.Appendln(b, fields[0].value))
 		return
 	}
-	b = append(b, kind...)
-	for _, f := range fields {
-		b = append(append(append(b, ' '), strings.ReplaceAll(f.name, "_", " ")...), ' ')
+	if !entriesAlone[kind] {
+		b = append(append(b, kind...), ' ')
+	}
+	for i, f := range fields {
+		if i > 0 {
+			b = append(b, ' ')
+		}
+		b = append(append(b, f.name...), '=')
 		switch v := f.value.(type) {
 		case optional:
 			if v < 0 {
@@ -315,12 +320,17 @@ func (s *tableSink) entry(kind string, fields ...field) {
 			}
 		case millis:
 			b = s.clock.append(b, int64(v))
+		case string:
+			b = append(b, v...)
 		default:
-			b = fmt.Append(b, v)
+			b = append(b, compactJSON(v)...)
 		}
 	}
 	s.write(append(b, '\n'))
 }
+
+// entriesAlone are kinds of which the fields tell enough.
+var entriesAlone = map[string]bool{"index": true, "timeindex": true, "txnindex": true, "epoch": true, "producer": true, "start": true, "sealed": true}
 
 func (s *tableSink) damage(d *inspect.Damage) {
 	if d.Offset < 0 {

@@ -224,11 +224,12 @@ func (e *env) summarize(ctx context.Context, fsys vfs.FS, p *inspect.Place, o *l
 	if err != nil {
 		return nil, err
 	}
-	tails, err := inspect.JournalTails(fsys, p)
+	overlay, err := inspect.NewOverlay(fsys, p)
 	if err != nil {
 		return nil, err
 	}
-	p.AddJournaled(tails)
+	overlay.Apply(p)
+	fsys = overlay.FS(fsys)
 	parts := slices.DeleteFunc(p.Partitions, func(part inspect.Partition) bool { return !o.takes(&part) })
 	out := make([]*inspect.Summary, len(parts))
 	var next, done atomic.Int64
@@ -237,7 +238,7 @@ func (e *env) summarize(ctx context.Context, fsys vfs.FS, p *inspect.Place, o *l
 	var workers sync.WaitGroup
 	for w := range failures {
 		workers.Go(func() { // ends when all partitions are taken
-			v := &inspect.Surveyor{FS: fsys, Count: o.count, Starts: starts, Journal: tails}
+			v := &inspect.Surveyor{FS: fsys, Count: o.count, Starts: starts, Overlay: overlay}
 			for ctx.Err() == nil {
 				i := int(next.Add(1)) - 1
 				if i >= len(parts) {

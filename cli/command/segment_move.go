@@ -43,11 +43,11 @@ func (e *env) logs(c *cli.Context, fsys vfs.FS, f *filter) ([]foundLog, error) {
 		if p.Kind == inspect.OneFile && (len(p.Partitions) == 0 || filepath.Ext(p.Path) != ".log") {
 			return nil, fmt.Errorf("%s is no .log file", p.Path)
 		}
-		tails, err := inspect.JournalTails(fsys, p)
+		overlay, err := inspect.NewOverlay(fsys, p)
 		if err != nil {
 			return nil, err
 		}
-		p.AddJournaled(tails)
+		overlay.Apply(p)
 		starts, err := inspect.KafkaStarts(fsys, p)
 		if err != nil {
 			return nil, err
@@ -64,7 +64,7 @@ func (e *env) logs(c *cli.Context, fsys vfs.FS, f *filter) ([]foundLog, error) {
 			if err != nil {
 				return nil, err
 			}
-			found = append(found, foundLog{fsys, part, inspect.LogOptions{Start: start, From: start, Journal: tails[part.Key()]}})
+			found = append(found, foundLog{overlay.FS(fsys), part, inspect.LogOptions{Start: start, From: start}})
 		}
 	}
 	if len(found) == 0 {

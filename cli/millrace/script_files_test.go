@@ -7,19 +7,6 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// flip turns one bit of a file: flip FILE POSITION, which is counted from the end when it is negative.
-func flip(ts *testscript.TestScript, neg bool, args []string) {
-	refuse(ts, neg)
-	name, at := fileAndNumber(ts, args)
-	b, err := os.ReadFile(name)
-	ts.Check(err)
-	if at < 0 {
-		at += len(b)
-	}
-	b[at] ^= 1
-	ts.Check(os.WriteFile(name, b, 0o644))
-}
-
 // shorten takes bytes off the end of a file: shorten FILE BYTES.
 func shorten(ts *testscript.TestScript, neg bool, args []string) {
 	refuse(ts, neg)

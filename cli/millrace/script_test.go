@@ -29,7 +29,10 @@ const externalBroker = "MILLRACE_TEST_BOOTSTRAP"
 //
 //	serve [FLAG…]        starts a broker on a free port with its data in $WORK/data and sets MILLRACE_BOOTSTRAP to its address
 //	end [SIGNAL]         ends it (SIGTERM unless told) and expects exit code 0
-//	flip, shorten, tree  see script_files_test.go; $KAFKA_DIR is a log directory of Kafka's
+//	fixture NAME         copies testdata/segments/NAME, a directory that a broker has left, to $WORK/NAME
+//	flip FILE POSITION   flips the lowest bit of a byte
+//	shorten FILE BYTES   takes bytes off the end of a file
+//	tree FROM TO         copies a directory; $KAFKA_DIR is a log directory of Kafka's
 //	exits CODE CMD ARG…  runs a command and expects that exit code; stdout and stderr can be looked at afterwards
 func TestScripts(t *testing.T) {
 	kafkaDir, err := filepath.Abs("../../testdata/kafka-4.3.1")
@@ -66,9 +69,10 @@ func TestScripts(t *testing.T) {
 				scriptBrokerOf(ts).stop(ts, args)
 			},
 			"exits":   exits,
-			"flip":    flip,
 			"shorten": shorten,
 			"tree":    copyTree,
+			"fixture": fixture,
+			"flip":    flip,
 		},
 	})
 }
@@ -185,4 +189,27 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 	if code != want {
 		ts.Fatalf("%s ended with %d, want %d", strings.Join(args[1:], " "), code, want)
 	}
+}
+
+// fixture copies a directory that a broker has left.
+func fixture(ts *testscript.TestScript, neg bool, args []string) {
+	refuse(ts, neg)
+	if len(args) != 1 {
+		ts.Fatalf("usage: fixture NAME")
+	}
+	ts.Check(os.CopyFS(ts.MkAbs(args[0]), os.DirFS("../../testdata/segments/"+args[0])))
+}
+
+// flip flips the lowest bit of a byte of a file.
+func flip(ts *testscript.TestScript, neg bool, args []string) {
+	refuse(ts, neg)
+	if len(args) != 2 {
+		ts.Fatalf("usage: flip FILE POSITION")
+	}
+	at, err := strconv.Atoi(args[1])
+	ts.Check(err)
+	b, err := os.ReadFile(ts.MkAbs(args[0]))
+	ts.Check(err)
+	b[at] ^= 1
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), b, 0o644))
 }

@@ -27,7 +27,7 @@ type committed struct {
 
 // readCommits reads the offsets of groups from __consumer_offsets. Members and generations are no use to another server:
 // groups come back as ones that nobody is in.
-func readCommits(fsys vfs.FS, places []*inspect.Place) ([]Commit, error) {
+func readCommits(below map[*inspect.Place]vfs.FS, places []*inspect.Place) ([]Commit, error) {
 	var commits []Commit
 	best := map[int32]*Partition{}
 	for _, place := range places {
@@ -36,7 +36,7 @@ func readCommits(fsys vfs.FS, places []*inspect.Place) ([]Commit, error) {
 			if found.Topic != "__consumer_offsets" || found.State != inspect.Live {
 				continue
 			}
-			p := &Partition{Topic: found.Topic, Number: found.Number, fs: fsys, part: found, clean: place.Clean.There()}
+			p := &Partition{Topic: found.Topic, Number: found.Number, fs: below[place], part: found, clean: place.Clean.There()}
 			if other := best[found.Number]; other == nil || p.ahead(other) {
 				best[found.Number] = p
 			}
@@ -48,7 +48,7 @@ func readCommits(fsys vfs.FS, places []*inspect.Place) ([]Commit, error) {
 			if !p.part.Segments[i].Log.There() {
 				continue
 			}
-			if err := state.replay(fsys, p.part.Segments[i].Log.Path); err != nil {
+			if err := state.replay(p.fs, p.part.Segments[i].Log.Path); err != nil {
 				return nil, err
 			}
 		}

@@ -16,9 +16,6 @@ import (
 // ErrHeld says that a running server holds a directory, so that it changes while it is read.
 var ErrHeld = errors.New("a running server holds it: stop that first")
 
-// ErrUnclean says that a directory of millrace's has records in its journal that are not in its segments.
-var ErrUnclean = errors.New("it was not closed cleanly, and its journal holds records that are not in the segments: start and stop a server with it once")
-
 // Source is what there is to be taken over.
 type Source struct {
 	Topics []*Topic // by name
@@ -55,11 +52,12 @@ type Catalogue func(folder string) (*catalog.Image, error)
 
 // Find looks at directories without reading records: log directories of one or several of Kafka's brokers, of
 // millrace's, or folders of partitions. A partition that is in several is taken from the one whose last segment begins
-// latest. Errors: ErrHeld, ErrUnclean, inspect.ErrNothing, those of the file system.
+// latest. Errors: ErrHeld, inspect.ErrNothing, those of the file system.
 func Find(fsys vfs.FS, paths []string, catalogue Catalogue) (*Source, error) {
 	s := &Source{}
 	topics := map[string]*Topic{}
 	var places []*inspect.Place
+	below := map[*inspect.Place]vfs.FS{} // with what the journal of each alone has
 	for _, path := range paths {
 		place, err := inspect.Find(fsys, path)
 		if err != nil {
@@ -71,11 +69,12 @@ func Find(fsys vfs.FS, paths []string, catalogue Catalogue) (*Source, error) {
 		if place.Kind == inspect.OneFile {
 			return nil, fmt.Errorf("%s: %w", path, errors.New("a single file is no partition: give its folder"))
 		}
-		if tails, err := inspect.JournalTails(fsys, place); err != nil {
+		overlay, err := inspect.NewOverlay(fsys, place)
+		if err != nil {
 			return nil, err
-		} else if len(tails) > 0 {
-			return nil, fmt.Errorf("%s: %w", path, ErrUnclean)
 		}
+		overlay.Apply(place)
+		below[place] = overlay.FS(fsys)
 		places = append(places, place)
 	}
 	var meta metadata
@@ -92,13 +91,13 @@ func Find(fsys vfs.FS, paths []string, catalogue Catalogue) (*Source, error) {
 		return nil, fmt.Errorf("the topics of this catalogue lie in %d log directories, of which %d are given: give them all", meta.dirs, ours)
 	}
 	for _, place := range places {
-		if err := s.add(fsys, place, topics, &meta); err != nil {
+		if err := s.add(below[place], place, topics, &meta); err != nil {
 			return nil, fmt.Errorf("%s: %w", place.Path, err)
 		}
 	}
 	s.complete(topics, &meta)
 	var err error
-	s.Commits, err = readCommits(fsys, places)
+	s.Commits, err = readCommits(below, places)
 	return s, err
 }
 

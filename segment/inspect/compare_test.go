@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"math/rand/v2"
 	"slices"
-	"strings"
 	"testing"
 
 	"github.com/millrace/millrace/segment"
@@ -183,30 +182,5 @@ func TestCompareDamaged(t *testing.T) {
 	}
 	if c.TornB == nil || c.Damaged != 0 || c.Hidden() || len(c.Differences) != 1 || c.Differences[0].Kind != OnlyInA || c.EqualTo != 6 || c.EndB != 6 {
 		t.Errorf("%+v", c)
-	}
-}
-
-// A log goes on into the journal, whose first entries its segment has already.
-func TestLogInJournal(t *testing.T) {
-	fsys := vfs.NewMem()
-	var b [][]byte
-	for i := range int64(5) {
-		b = append(b, builtBatch(t, batch.BuilderOptions{}, []oneRecord{{i, "a"}}))
-	}
-	part := writtenLog(t, fsys, "/a/orders-0", b[:2])
-	size := int64(len(b[0]))
-	l := OpenLog(fsys, part, LogOptions{Journal: []JournalTail{
-		{Base: 0, Position: size, Bytes: slices.Concat(b[1], b[2])}, {Base: 0, Position: 3 * size, Bytes: b[3]}, {Base: 4, Position: 0, Bytes: b[4]},
-	}})
-	var story []string
-	for l.Next() {
-		whole, err := l.Bytes()
-		if err != nil || string(whole) != string(b[l.Header().BaseOffset]) {
-			t.Errorf("%v", err)
-		}
-		story = append(story, fmt.Sprintf("%d@%d in %s", l.Header().BaseOffset, l.Position()/size, l.File()[strings.LastIndexByte(l.File(), '/')+18:]))
-	}
-	if got := strings.Join(story, ", "); got != "0@0 in 000.log, 1@1 in 000.log, 2@2 in 000.log, 3@3 in 000.log, 4@0 in 004.log" || l.Err() != nil || l.NextOffset() != 5 {
-		t.Errorf("%s, %v, %d", got, l.Err(), l.NextOffset())
 	}
 }

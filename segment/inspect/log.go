@@ -2,7 +2,6 @@ package inspect
 
 import (
 	"errors"
-	"path/filepath"
 
 	"github.com/millrace/millrace/segment"
 	"github.com/millrace/millrace/segment/batch"
@@ -16,15 +15,13 @@ type LogOptions struct {
 	// From is the first offset that is asked for: segments that end before it are passed over, batches in the first
 	// of the others are not.
 	From int64
-	// Journal is what JournalTails has for the partition.
-	Journal []JournalTail
 	// Structure leaves the CRC out.
 	Structure bool
 	// Read is told how many bytes have been read since it was told last; may be nil.
 	Read func(bytes int64)
 }
 
-// Log steps through the batches of a partition, from one segment to the next and on into the journal, in constant memory. Damage does not end it: it goes on
+// Log steps through the batches of a partition, from one segment to the next, in constant memory. Damage does not end it: it goes on
 // with the next whole batch, and Damage and Tail say what it met. Not for concurrent use.
 type Log struct {
 	fs   vfs.FS
@@ -32,15 +29,10 @@ type Log struct {
 	opts LogOptions
 
 	segment int      // the next one
-	at      *Batches // nil: between two, or in the journal
+	at      *Batches // nil: between two
 	last    bool     // at is the last segment
-	base    int64    // of the segment that at is, or was
 	told    int64
 
-	tails    []JournalTail
-	rest     []byte // of the tail that is being read
-	tailAt   int64  // where in the segment that lies
-	held     []byte
 	header   batch.Header
 	file     string
 	position int64
@@ -57,7 +49,7 @@ const keptDamage = 20
 
 // OpenLog begins with the first segment. The caller closes it.
 func OpenLog(fsys vfs.FS, p *Partition, o LogOptions) *Log {
-	l := &Log{fs: fsys, part: p, opts: o, tails: o.Journal, base: -1}
+	l := &Log{fs: fsys, part: p, opts: o}
 	if o.Read == nil {
 		l.opts.Read = func(int64) {}
 	}
@@ -90,7 +82,7 @@ func (p *Partition) StartOffset(fsys vfs.FS, starts map[string]int64) (int64, er
 // Header is that of the batch that Next has gone to.
 func (l *Log) Header() batch.Header { return l.header }
 
-// File is the .log file that the batch is in, or belongs to when only the journal has it, and Position where in it.
+// File is the .log file that the batch is in, and Position where in it.
 func (l *Log) File() string { return l.file }
 
 // Position is where in File the batch begins.
@@ -98,9 +90,6 @@ func (l *Log) Position() int64 { return l.position }
 
 // Bytes is the batch; it holds until the next call of Next.
 func (l *Log) Bytes() ([]byte, error) {
-	if l.held != nil {
-		return l.held, nil
-	}
 	return l.at.Bytes()
 }
 
@@ -144,20 +133,12 @@ func (l *Log) Close() error {
 
 // Next goes to the next batch; false at the end, and when the file system fails.
 func (l *Log) Next() bool {
-	l.held = nil
 	for l.err == nil {
 		switch {
 		case l.at != nil:
 			if l.inFile() {
 				return true
 			}
-		case len(l.rest) > 0:
-			if l.inTail() {
-				return true
-			}
-		case len(l.tails) > 0 && l.tails[0].Base == l.base, len(l.tails) > 0 && l.segment == len(l.part.Segments):
-			l.file, l.tailAt = filepath.Join(l.part.Path, segment.FileName(l.tails[0].Base, "log")), l.tails[0].Position
-			l.rest, l.base, l.tails = l.tails[0].Bytes, l.tails[0].Base, l.tails[1:]
 		case l.segment < len(l.part.Segments):
 			l.openNext()
 		default:
@@ -173,7 +154,7 @@ func (l *Log) openNext() {
 	if !s.Log.There() {
 		return
 	}
-	l.base, l.last, l.told = s.Base, l.segment == len(l.part.Segments), 0
+	l.last, l.told = l.segment == len(l.part.Segments), 0
 	l.file = s.Log.Path
 	l.at, l.err = OpenBatches(l.fs, s.Log.Path, Options{Base: max(s.Base, l.next), Structure: l.opts.Structure})
 }
@@ -221,25 +202,4 @@ func (l *Log) pass() (more bool) {
 		l.damage = append(l.damage, damage)
 	}
 	return more
-}
-
-// inTail takes the next batch of the journal, whose rounds have a CRC of their own.
-func (l *Log) inTail() bool {
-	h, err := batch.Whole(l.rest)
-	if err != nil {
-		l.damaged++
-		if len(l.damage) < keptDamage {
-			l.damage = append(l.damage, &Damage{File: l.file, Position: l.tailAt, Offset: l.next, What: "in the journal: " + what(err), Cause: err})
-		}
-		l.rest = nil
-		return false
-	}
-	at := l.tailAt
-	whole := l.rest[:h.Size():h.Size()]
-	l.rest, l.tailAt = l.rest[h.Size():], at+int64(h.Size())
-	if h.BaseOffset < l.next {
-		return false // the segment has it, too
-	}
-	l.held, l.header, l.position, l.next = whole, h, at, h.NextOffset()
-	return true
 }

@@ -93,8 +93,8 @@ type Surveyor struct {
 	Count bool
 	// Starts are the log start offsets that lie beside the partitions (Kafka's log-start-offset-checkpoint), by Partition.Name.
 	Starts map[string]int64
-	// Journal is what the journal has for each partition; see JournalTails.
-	Journal map[PartitionKey][]JournalTail
+	// Overlay is what FS shows of the journal; nil for none.
+	Overlay *Overlay
 
 	buf []byte
 }
@@ -114,7 +114,7 @@ func (v *Surveyor) Partition(p *Partition) (*Summary, error) {
 		s.Segments = append(s.Segments, one)
 		s.merge(&one)
 	}
-	v.addJournal(s)
+	s.Journaled = v.Overlay.Bytes(p)
 	if err := v.start(s); err != nil {
 		return nil, err
 	}

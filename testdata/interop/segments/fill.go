@@ -13,16 +13,18 @@ import (
 )
 
 // codecs are those of Kafka, by name.
-var codecs = map[string]kgo.CompressionCodec{
-	"none": kgo.NoCompression(), "gzip": kgo.GzipCompression(), "snappy": kgo.SnappyCompression(), "lz4": kgo.Lz4Compression(), "zstd": kgo.ZstdCompression(),
-}
+var codecs = []struct {
+	name  string
+	codec kgo.CompressionCodec
+}{{"none", kgo.NoCompression()}, {"gzip", kgo.GzipCompression()}, {"snappy", kgo.SnappyCompression()}, {"lz4", kgo.Lz4Compression()}, {"zstd", kgo.ZstdCompression()}}
 
 // firstTimestamp of the records, so that two runs write the same.
 var firstTimestamp = time.UnixMilli(1_700_000_000_000)
 
 // fill writes what a log can hold: every codec, with and without idempotence, records of all shapes, several segments,
-// both kinds of timestamps, deleted records, committed offsets, and, where the broker has them, transactions: transacted tells that.
-func fill(ctx context.Context, address string) (transacted bool, err error) {
+// both kinds of timestamps, deleted records, committed offsets, and, where the broker has them, transactions: transacted tells that. Of the
+// topics with many records it writes one in so many as share says.
+func fill(ctx context.Context, address string, share int) (transacted bool, err error) {
 	cl, err := kgo.NewClient(kgo.SeedBrokers(address), kgo.AllowAutoTopicCreation())
 	if err != nil {
 		return false, err
@@ -40,30 +42,30 @@ func fill(ctx context.Context, address string) (transacted bool, err error) {
 		"compact.": {"cleanup.policy": text("compact")},
 	} {
 		partitions := int32(1)
-		if topic == "small" {
+		if topic == "small" && share == 1 {
 			partitions = 20
 		}
 		if _, err := adm.CreateTopic(ctx, partitions, 1, configs, topic); err != nil {
 			return false, fmt.Errorf("create %s: %w", topic, err)
 		}
 	}
-	for name, codec := range codecs {
-		if err := produce(ctx, address, "codecs", 20000, kgo.ProducerBatchCompression(codec), kgo.DefaultProduceTopic("codecs")); err != nil {
-			return false, fmt.Errorf("%s: %w", name, err)
+	for _, c := range codecs {
+		if err := produce(ctx, address, "codecs", 20000/share, kgo.ProducerBatchCompression(c.codec), kgo.DefaultProduceTopic("codecs")); err != nil {
+			return false, fmt.Errorf("%s: %w", c.name, err)
 		}
-		if err := produce(ctx, address, "append", 50, kgo.ProducerBatchCompression(codec)); err != nil {
-			return false, fmt.Errorf("%s: %w", name, err)
+		if err := produce(ctx, address, "append", 50, kgo.ProducerBatchCompression(c.codec)); err != nil {
+			return false, fmt.Errorf("%s: %w", c.name, err)
 		}
-		if err := produce(ctx, address, "plain", 50, kgo.ProducerBatchCompression(codec), kgo.DisableIdempotentWrite(), kgo.RequiredAcks(kgo.LeaderAck())); err != nil {
-			return false, fmt.Errorf("%s: %w", name, err)
+		if err := produce(ctx, address, "plain", 50, kgo.ProducerBatchCompression(c.codec), kgo.DisableIdempotentWrite(), kgo.RequiredAcks(kgo.LeaderAck())); err != nil {
+			return false, fmt.Errorf("%s: %w", c.name, err)
 		}
 	}
-	for topic, n := range map[string]int{"deleted": 20000, "small": 400, "compact.": 100} {
+	for topic, n := range map[string]int{"deleted": 20000 / share, "small": 400, "compact.": 100} {
 		if err := produce(ctx, address, topic, n); err != nil {
 			return false, err
 		}
 	}
-	if _, err := adm.DeleteRecords(ctx, kadm.Offsets{"deleted": {0: {Topic: "deleted", At: 12345}}}); err != nil {
+	if _, err := adm.DeleteRecords(ctx, kadm.Offsets{"deleted": {0: {Topic: "deleted", At: 12345 / int64(share)}}}); err != nil {
 		return false, err
 	}
 	if err := consume(ctx, address); err != nil {
@@ -140,8 +142,8 @@ func consume(ctx context.Context, address string) error {
 
 // transact commits and aborts transactions with every codec, and leaves one open.
 func transact(ctx context.Context, address string) error {
-	for name, codec := range codecs {
-		cl, err := kgo.NewClient(kgo.SeedBrokers(address), kgo.TransactionalID("t-"+name), kgo.ProducerBatchCompression(codec), kgo.DefaultProduceTopic("txn"))
+	for _, c := range codecs {
+		cl, err := kgo.NewClient(kgo.SeedBrokers(address), kgo.TransactionalID("t-"+c.name), kgo.ProducerBatchCompression(c.codec), kgo.DefaultProduceTopic("txn"))
 		if err != nil {
 			return err
 		}
@@ -157,7 +159,7 @@ func transact(ctx context.Context, address string) error {
 			if err := cl.ProduceSync(ctx, records...).FirstErr(); err != nil {
 				return err
 			}
-			if name == "zstd" && i == 5 {
+			if c.name == "zstd" && i == 5 {
 				break // stays open
 			}
 			err := cl.EndTransaction(ctx, kgo.TransactionEndTry(i%2 == 0))

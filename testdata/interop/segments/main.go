@@ -26,6 +26,7 @@ var (
 	binary = flag.String("millrace", "bin/millrace", "the binary")
 	libs   = flag.String("libs", "", "a directory with the jars of Kafka's broker")
 	pom    = flag.String("pom", "testdata/bench/pom.xml", "what Maven fetches them by")
+	golden = flag.String("golden", "", "write small directories of both brokers there, for the command scripts (testdata/segments), instead of comparing")
 	keep   = flag.Bool("keep", false, "keep the brokers' directories")
 )
 
@@ -34,7 +35,9 @@ func main() {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
 	work, err := os.MkdirTemp("", "segments-")
-	if err == nil {
+	if err == nil && *golden != "" {
+		err = writeGolden(ctx, work)
+	} else if err == nil {
 		err = run(ctx, work)
 	}
 	if *keep || err != nil {
@@ -60,7 +63,7 @@ func run(ctx context.Context, work string) error {
 		if err != nil {
 			return fmt.Errorf("%s: %w", make.name, err)
 		}
-		transacted, err := fill(ctx, b.address)
+		transacted, err := fill(ctx, b.address, 1)
 		if !transacted {
 			fmt.Println("SKIP", make.name, "has no transactions")
 		}
@@ -72,6 +75,33 @@ func run(ctx context.Context, work string) error {
 		}
 		if err := compare(ctx, make.name, b.data); err != nil {
 			return fmt.Errorf("%s: %w", make.name, err)
+		}
+	}
+	return nil
+}
+
+// writeGolden fills both brokers with little and copies what they leave, but for Kafka's metadata and the catalogue.
+func writeGolden(ctx context.Context, work string) error {
+	if err := fetchJars(ctx, work); err != nil {
+		return err
+	}
+	for name, start := range map[string]func(context.Context, string) (*broker, error){"kafka": startKafka, "millrace": startMillrace} {
+		b, err := start(ctx, filepath.Join(work, name))
+		if err != nil {
+			return err
+		}
+		_, err = fill(ctx, b.address, 100)
+		if err = errors.Join(err, b.stop()); err != nil {
+			return err
+		}
+		for _, left := range []string{"__cluster_metadata-0", "bootstrap.checkpoint", "catalog"} {
+			if err := os.RemoveAll(filepath.Join(b.data, left)); err != nil {
+				return err
+			}
+		}
+		into := filepath.Join(*golden, name)
+		if err := errors.Join(os.RemoveAll(into), os.CopyFS(into, os.DirFS(b.data))); err != nil {
+			return err
 		}
 	}
 	return nil
