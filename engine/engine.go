@@ -31,6 +31,9 @@ type Options struct {
 	OpenFiles int
 	// Metrics is told what the engine measures; the zero value measures nothing.
 	Metrics Metrics
+	// Adopt tells of a topic that the catalogue does not know whether [Engine.TakeOver] is about to make it: what an earlier
+	// one has left is removed. nil: none is.
+	Adopt func(id catalog.TopicID) bool
 }
 
 // Engine is everything that this node stores: the catalogue and the partitions.
@@ -99,6 +102,9 @@ func (e *Engine) reconcile() error {
 	}
 	var err error
 	if e.place, err = e.look(image); err != nil {
+		return err
+	}
+	if err := e.dropUnfinished(); err != nil {
 		return err
 	}
 	for _, topic := range image.Topics() {

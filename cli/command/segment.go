@@ -17,6 +17,6 @@ The commands read millrace's data directories, log directories of Apache Kafka's
 of one partition, and single files. They write nothing, but for repair,
 which shows its plan and asks. A directory that a running server
 holds is read as it is at that moment, which is said on standard error.`,
-		Subcommands: []*cli.Command{segmentLs(e), segmentDump(e), segmentVerify(e), segmentRepair(e)},
+		Subcommands: append([]*cli.Command{segmentLs(e), segmentDump(e), segmentVerify(e), segmentRepair(e)}, segmentMoveCommands(e)...),
 	}
 }

@@ -20,7 +20,7 @@ const module = "github.com/millrace/millrace"
 // What is not in the list may not exist, so a new room is a decision that shows here.
 var rooms = map[string][]string{
 	"cli/millrace":       {"cli/command"},
-	"cli/command":        {"cli/bench", "cli/serve", "segment", "segment/inspect", "segment/batch", "segment/producer", "segment/vfs", "engine", "engine/catalog", "engine/group"},
+	"cli/command":        {"cli/bench", "cli/serve", "engine/config", "engine/coordinator", "engine/source", "segment", "segment/inspect", "segment/batch", "segment/producer", "segment/vfs", "engine", "engine/catalog", "engine/group"},
 	"cli/bench":          {},
 	"cli/serve":          {"server", "engine", "engine/config", "segment/vfs"},
 	"server":             {"engine", "engine/coordinator", "engine/group", "engine/catalog", "engine/config", "segment", "segment/batch", "segment/producer", "segment/bounded"},
@@ -29,6 +29,7 @@ var rooms = map[string][]string{
 	"engine/coordinator": {"engine/group", "engine/catalog", "engine/config", "segment/batch"},
 	"engine/group":       {"segment/batch"},
 	"engine/catalog":     {"engine/config"},
+	"engine/source":      {"engine/group", "engine/catalog", "segment", "segment/inspect", "segment/batch", "segment/vfs"},
 	"engine/config":      {},
 	"segment":            {"segment/vfs", "segment/batch", "segment/producer", "segment/bounded"},
 	// Harms directories, for tests alone.
@@ -51,7 +52,7 @@ var homes = map[string][]string{
 	"github.com/pierrec/lz4/v4":           {"segment/batch"},
 	"github.com/urfave/cli/v2":            {"cli/command"},
 	"golang.org/x/sys":                    {"segment", "segment/vfs"},
-	"golang.org/x/sync":                   {"segment", "segment/inspect", "segment/bounded", "engine", "engine/coordinator", "engine/catalog", "server"},
+	"golang.org/x/sync":                   {"cli/command", "segment", "segment/inspect", "segment/bounded", "engine", "engine/coordinator", "engine/catalog", "server"},
 	"github.com/google/uuid":              {"engine", "engine/catalog", "server"},
 	"github.com/prometheus/client_golang": {"cli/serve"},
 	"github.com/rogpeppe/go-internal":     {}, // tests only

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -32,14 +33,21 @@ const externalBroker = "MILLRACE_TEST_BOOTSTRAP"
 //	injure DIR NAME      harms it
 //	fixture NAME         copies testdata/segments/NAME, a directory that a broker has left, to $WORK/NAME
 //	flip FILE POSITION   flips the lowest bit of a byte
+//	shorten FILE BYTES   takes bytes off the end of a file
+//	tree FROM TO         copies a directory; $KAFKA_DIR is a log directory of Kafka's
 //	exits CODE CMD ARG…  runs a command and expects that exit code; stdout and stderr can be looked at afterwards
 func TestScripts(t *testing.T) {
+	kafkaDir, err := filepath.Abs("../../testdata/kafka-4.3.1")
+	if err != nil {
+		t.Fatal(err)
+	}
 	testscript.Run(t, testscript.Params{
 		Dir:                 "../../testdata/script",
 		RequireExplicitExec: true,
 		UpdateScripts:       os.Getenv("UPDATE_SCRIPTS") != "",
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("TZ", "UTC")
+			e.Setenv("KAFKA_DIR", kafkaDir)
 			e.Setenv("GORACE", "atexit_sleep_ms=0")       // a race-built process otherwise sleeps a second before it ends
 			e.Setenv("MILLRACE_BOOTSTRAP", "127.0.0.1:1") // nothing listens there, unless serve says otherwise
 			b := &scriptBroker{}
@@ -64,6 +72,8 @@ func TestScripts(t *testing.T) {
 			},
 			"exits":   exits,
 			"fill":    fill,
+			"shorten": shorten,
+			"tree":    copyTree,
 			"fixture": fixture,
 			"flip":    flip,
 			"injure":  inflict,

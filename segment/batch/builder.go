@@ -155,6 +155,12 @@ func appendBytes(dst, v []byte) []byte {
 	return append(binary.AppendVarint(dst, int64(len(v))), v...)
 }
 
+// Size is the number of bytes that the record takes in an uncompressed batch.
+func (r *Record) Size() int {
+	n := r.bodySize()
+	return varintSize(int64(n)) + n
+}
+
 func (r *Record) bodySize() int {
 	n := 1 + varintSize(r.TimestampDelta) + varintSize(int64(r.OffsetDelta))
 	n += bytesSize(r.Key) + bytesSize(r.Value) + varintSize(int64(len(r.Headers)))
