@@ -3,6 +3,8 @@ package producer
 import (
 	"encoding/binary"
 	"fmt"
+	"maps"
+	"slices"
 )
 
 // What [State.EncodeAll] writes: entries back to back, all integers big-endian, each
@@ -20,11 +22,12 @@ const (
 // EncodedSize is about how many bytes EncodeAll gives.
 func (s *State) EncodedSize() int { return len(s.entries) * (memoryEntrySize + memoryBatchSize) }
 
-// EncodeAll writes all that is remembered, unlike [State.Encode]: who reads it finds the same duplicates. In no order and
+// EncodeAll writes all that is remembered, unlike [State.Encode]: who reads it finds the same duplicates. By producer id, and
 // without a checksum: it is a part of something that has one.
 func (s *State) EncodeAll() []byte {
 	be, b := binary.BigEndian, make([]byte, 0, s.EncodedSize())
-	for id, e := range s.entries {
+	for _, id := range slices.Sorted(maps.Keys(s.entries)) {
+		e := s.entries[id]
 		b = be.AppendUint64(b, uint64(id))
 		b = be.AppendUint16(b, uint16(e.epoch))
 		b = be.AppendUint64(b, uint64(e.lastTimestamp))
