@@ -136,7 +136,8 @@ func (b *Batches) Next() bool {
 	}
 	if err := b.check(h); err != nil {
 		if !b.failed {
-			b.damaged(b.position, &h, err)
+			met := h // h itself is to stay where it is: there is one for each batch
+			b.damaged(b.position, &met, err)
 		}
 		b.ended(b.err)
 		return false
