@@ -26,7 +26,7 @@ type Options struct {
 	Unordered bool
 }
 
-// Batches steps through the batches of a .log file. It reads ahead on a goroutine of its own, a MiB at a time, so that reading
+// Batches steps through the batches of a .log file. It reads ahead on a goroutine of its own, two MiB at a time, so that reading
 // and checking overlap, and holds a few of them, whatever a batch announces. What it holds goes with Close.
 //
 //	b, err := inspect.OpenBatches(fs, name, inspect.Options{})
