@@ -388,4 +388,3 @@ func (j *judge) knownNext() int64 {
 	}
 	return -1
 }
-

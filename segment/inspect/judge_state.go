@@ -220,4 +220,3 @@ func (j *judge) compareProducers(state *producer.State) string {
 	}
 	return ""
 }
-
