@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -27,7 +28,8 @@ const externalBroker = "MILLRACE_TEST_BOOTSTRAP"
 // TestScripts runs testdata/script: commands as a user types them, what they print, and how they end.
 //
 //	serve [FLAG…]        starts a broker on a free port with its data in $WORK/data and sets MILLRACE_BOOTSTRAP to its address
-//	stop [SIGNAL]        ends it (SIGTERM unless told), expects exit code 0, and leaves its log in $WORK/broker.log
+//	end [SIGNAL]         ends it (SIGTERM unless told), expects exit code 0, and leaves its log in $WORK/broker.log
+//	                     (stop is testscript's own: it ends the script)
 //	fill DIR STATE       makes a data directory whose bytes are always the same: see script_segment_test.go
 //	injure DIR NAME      harms it
 //	fixture NAME         copies testdata/segments/NAME, a directory that a broker has left, to $WORK/NAME
@@ -58,7 +60,7 @@ func TestScripts(t *testing.T) {
 				refuse(ts, neg)
 				scriptBrokerOf(ts).start(ts, args)
 			},
-			"stop": func(ts *testscript.TestScript, neg bool, args []string) {
+			"end": func(ts *testscript.TestScript, neg bool, args []string) {
 				refuse(ts, neg)
 				scriptBrokerOf(ts).stop(ts, args)
 			},
@@ -142,7 +144,7 @@ func (b *scriptBroker) stop(ts *testscript.TestScript, args []string) {
 		case "KILL":
 			sig, want = syscall.SIGKILL, -1
 		default:
-			ts.Fatalf("stop with INT, KILL or nothing, not %q", args[0])
+			ts.Fatalf("end with INT, KILL or nothing, not %q", args[0])
 		}
 	}
 	ts.Check(b.cmd.Process.Signal(sig))
@@ -203,8 +205,12 @@ func flip(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	at, err := strconv.Atoi(args[1])
 	ts.Check(err)
-	b, err := os.ReadFile(ts.MkAbs(args[0]))
+	name := ts.MkAbs(args[0])
+	if found, _ := filepath.Glob(name); len(found) == 1 { // a topic's id is in the names of its folders
+		name = found[0]
+	}
+	b, err := os.ReadFile(name)
 	ts.Check(err)
 	b[at] ^= 1
-	ts.Check(os.WriteFile(ts.MkAbs(args[0]), b, 0o644))
+	ts.Check(os.WriteFile(name, b, 0o644))
 }
