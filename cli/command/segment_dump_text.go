@@ -141,9 +141,7 @@ func beginning(b []byte) int {
 		want = 2
 		if c == 0xe0 {
 			low = 0xa0
-		} else if c == 0xed {
-			high = 0x9f
-		}
+		} // half of a surrogate pair (0xed) is one character to Java, though none that may stand alone
 	case c >= 0xf0 && c <= 0xf4:
 		want = 3
 		if c == 0xf0 {

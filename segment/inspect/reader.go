@@ -12,9 +12,11 @@ import (
 
 const (
 	// chunkBytes is how much is read at once.
-	chunkBytes = 1 << 20
+	chunkBytes = 2 << 20
 	// headBytes is the room in front of a chunk for the batch that begins in the one before it.
 	headBytes = 1 << 20
+	// askBytes is for how much at once the page cache is asked for: when it has all of that, it is not asked for each chunk.
+	askBytes = 16 << 20
 	// chunks is how many there are: one is looked at while the others are read.
 	chunks = 3
 )
@@ -27,6 +29,9 @@ type reader struct {
 	direct vfs.File // nil where there is no direct I/O
 	size   int64
 
+	// askedFrom and askedTo enclose what the page cache has; of the goroutine that reads ahead.
+	askedFrom, askedTo int64
+
 	free   chan *chunk
 	filled chan *chunk
 	stop   chan struct{}
@@ -34,6 +39,7 @@ type reader struct {
 	window *chunk // what is looked at; nil before the first
 	next   int64  // where the chunk behind it begins
 	end    int64
+	err    error // why nothing comes behind the window
 }
 
 // chunk is a piece of the file, and in front of it what was left of the one before.
@@ -113,10 +119,24 @@ func chunkLength(from, end int64) int {
 	return int(max(vfs.BlockSize, min(chunkBytes, n)))
 }
 
+// cached tells whether to read n bytes through the page cache.
+func (r *reader) cached(at, n int64) bool {
+	if at >= r.askedFrom && at+n <= r.askedTo {
+		return true
+	}
+	most := min(askBytes, r.size-at)
+	if cached, ok := vfs.Cached(r.file, at, most); !ok || cached == most {
+		r.askedFrom, r.askedTo = at, at+most // where nobody knows, direct I/O is left alone
+		return true
+	}
+	cached, _ := vfs.Cached(r.file, at, n)
+	return cached >= n/2
+}
+
 // fill reads n bytes at an offset that is a multiple of the block size.
 func (r *reader) fill(into []byte, at int64, n int) (int, error) {
 	if r.direct != nil {
-		if cached, ok := vfs.Cached(r.file, at, int64(n)); ok && cached < int64(n)/2 {
+		if !r.cached(at, int64(n)) {
 			whole := min(len(into), (n+vfs.BlockSize-1)&^(vfs.BlockSize-1))
 			got, err := r.direct.ReadAt(into[:whole], at)
 			if got >= n {
@@ -153,7 +173,7 @@ func (r *reader) halt() {
 	if r.window != nil {
 		r.window.release()
 	}
-	r.window, r.stop = nil, nil
+	r.window, r.stop, r.err = nil, nil, nil
 }
 
 func (r *reader) close() error {
@@ -168,8 +188,9 @@ func (r *reader) close() error {
 func (r *reader) advance(keep int64) error {
 	c, ok := <-r.filled
 	if !ok {
-		return fmt.Errorf("%s: %w", r.name, io.ErrUnexpectedEOF)
+		return r.exhausted()
 	}
+	r.err = c.err
 	if old := r.window; old != nil {
 		if rest := int(old.at + int64(old.to-old.from) - keep); rest > 0 && rest <= headBytes && rest <= old.to-old.from {
 			copy(c.memory[headBytes-rest:], old.memory[old.to-rest:old.to])
@@ -182,7 +203,18 @@ func (r *reader) advance(keep int64) error {
 		}
 	}
 	r.window = c
-	return c.err
+	if c.to == headBytes {
+		return r.exhausted()
+	}
+	return nil
+}
+
+// exhausted says why there are no more bytes.
+func (r *reader) exhausted() error {
+	if r.err != nil {
+		return r.err
+	}
+	return fmt.Errorf("%s: %w", r.name, io.ErrUnexpectedEOF)
 }
 
 // seek makes the window hold the byte at a position, and tells where in its memory that is.
@@ -212,6 +244,9 @@ func (r *reader) peek(position int64, n int) ([]byte, error) {
 		if err = r.advance(position); err == nil {
 			i, err = r.seek(position)
 		}
+	}
+	if err == nil && i+n > r.window.to {
+		err = r.exhausted()
 	}
 	if err != nil {
 		return nil, err
