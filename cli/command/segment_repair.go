@@ -104,7 +104,7 @@ func (e *env) segmentRepair(c *cli.Context) error {
 	}
 	var errs []error
 	for _, p := range places {
-		o := inspect.RepairOptions{Salvage: c.Bool("salvage"), Stamp: cmp.Or(c.String("stamp"), time.Now().UTC().Format("20060102-150405.000")), IndexInterval: known.indexInterval}
+		o := inspect.RepairOptions{Salvage: c.Bool("salvage"), Stamp: cmp.Or(c.String("stamp"), time.Now().UTC().Format("20060102-150405.000")), IndexInterval: known.indexInterval, Topic: known.topic}
 		if f.narrow() {
 			o.Only = f.takes
 		}

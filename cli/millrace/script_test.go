@@ -29,6 +29,7 @@ const externalBroker = "MILLRACE_TEST_BOOTSTRAP"
 //
 //	serve [FLAG…]        starts a broker on a free port with its data in $WORK/data and sets MILLRACE_BOOTSTRAP to its address
 //	end [SIGNAL]         ends it (SIGTERM unless told), expects exit code 0, and leaves its log in $WORK/broker.log
+//	                     (stop is testscript's own: it ends the script)
 //	fill DIR STATE       makes a data directory whose bytes are always the same: see script_segment_test.go
 //	injure DIR NAME      harms it
 //	fixture NAME         copies testdata/segments/NAME, a directory that a broker has left, to $WORK/NAME
@@ -213,8 +214,12 @@ func flip(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	at, err := strconv.Atoi(args[1])
 	ts.Check(err)
-	b, err := os.ReadFile(ts.MkAbs(args[0]))
+	name := ts.MkAbs(args[0])
+	if found, _ := filepath.Glob(name); len(found) == 1 { // a topic's id is in the names of its folders
+		name = found[0]
+	}
+	b, err := os.ReadFile(name)
 	ts.Check(err)
 	b[at] ^= 1
-	ts.Check(os.WriteFile(ts.MkAbs(args[0]), b, 0o644))
+	ts.Check(os.WriteFile(name, b, 0o644))
 }

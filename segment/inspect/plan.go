@@ -22,7 +22,8 @@ type RepairOptions struct {
 	Stamp string
 	// IndexInterval gives index.interval.bytes of a partition's topic, for indexes that are built anew. Nil: 4096.
 	IndexInterval func(p *Partition) int
-	// Workers and Progress are Verify's.
+	// Topic, Workers and Progress are Verify's.
+	Topic    func(id [16]byte) (partitions int, known bool)
 	Workers  int
 	Progress *Progress
 }
@@ -76,7 +77,7 @@ func (p *Plan) Lost() (offsets, records int64) {
 // Each step is durable and whole by itself, and leads from a directory that a server can open to another. A repair that was cut short is
 // planned anew from what it has left, and comes to the same end.
 func PlanRepair(ctx context.Context, fsys vfs.FS, place *Place, o RepairOptions) (*Plan, error) {
-	v, err := examine(ctx, fsys, place, VerifyOptions{Only: o.Only, Workers: o.Workers, Progress: o.Progress}, true)
+	v, err := examine(ctx, fsys, place, VerifyOptions{Only: o.Only, Topic: o.Topic, Workers: o.Workers, Progress: o.Progress}, true)
 	if err != nil {
 		return nil, err
 	}

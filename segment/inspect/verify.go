@@ -150,14 +150,33 @@ func examine(ctx context.Context, fsys vfs.FS, place *Place, o VerifyOptions, ke
 	for range min(workers, len(parts)) {
 		group.Go(func() { // ends with the partitions, or soon after ctx
 			for i := int(next.Add(1)) - 1; i < len(parts) && ctx.Err() == nil; i = int(next.Add(1)) - 1 {
-				j := &judge{fs: v.fs, opts: &o, part: parts[i], known: known, clean: v.place.Clean.There()}
-				j.run()
-				order.done(i, j)
+				order.done(i, v.judge(&o, parts[i], known))
 			}
 		})
 	}
 	group.Wait()
 	return v, ctx.Err()
+}
+
+// looks is how often a partition that a running server writes to is looked at, when there seems to be damage: what its
+// files are at one moment need not fit what others are at the next.
+const looks = 4
+
+// judge looks at one partition.
+func (v *examined) judge(o *VerifyOptions, part *Partition, known map[string]int64) *judge {
+	for look := 1; ; look++ {
+		j := &judge{fs: v.fs, opts: o, part: part, known: known, clean: v.place.Clean.There()}
+		j.run()
+		harm := slices.ContainsFunc(j.findings, func(f Finding) bool { return f.Severity != Note })
+		if !harm || !o.Held || look == looks || v.place.Kind == OneFile || o.stopped() {
+			return j
+		}
+		again := namePartition(part.Path)
+		if again.find(v.fs) != nil {
+			return j
+		}
+		part = &again
+	}
 }
 
 // temporary tells of files that a step which was cut short has left.

@@ -32,7 +32,6 @@ func NewOverlay(base FS) *Overlay {
 type patched struct {
 	mu   sync.Mutex
 	size int64
-	made bool // base has no such file
 	rows []patch
 }
 
@@ -63,7 +62,7 @@ func (o *Overlay) OpenFile(name string, flag int, perm os.FileMode) (File, error
 		return nil, err
 	}
 	if p == nil {
-		p = &patched{made: under == nil}
+		p = new(patched)
 		if under != nil {
 			if p.size, err = under.Size(); err != nil {
 				return nil, errors.Join(err, under.Close())
@@ -106,7 +105,7 @@ func (o *Overlay) ReadDir(name string) ([]os.DirEntry, error) {
 		entry := fs.FileInfoToDirEntry(info)
 		if i := slices.IndexFunc(list, func(e os.DirEntry) bool { return e.Name() == info.name }); i < 0 {
 			list = append(list, entry)
-		} else if !info.IsDir() {
+		} else if below, err := list[i].Info(); err == nil && !info.IsDir() && below.Size() < info.size {
 			list[i] = entry
 		}
 	}
@@ -130,10 +129,12 @@ func (o *Overlay) Stat(name string) (os.FileInfo, error) {
 	o.mu.Lock()
 	p, made := o.files[key], o.dirs[key]
 	o.mu.Unlock()
-	if p != nil {
-		return p.info(key), nil
-	}
 	info, err := o.base.Stat(name)
+	if p != nil {
+		if patched := p.info(key); err != nil || info.Size() < patched.size {
+			return patched, nil
+		}
+	}
 	if errors.Is(err, fs.ErrNotExist) && made {
 		return overlayInfo{name: filepath.Base(key), mode: fs.ModeDir | 0o755}, nil
 	}
@@ -195,18 +196,26 @@ type overlayFile struct {
 
 func (f *overlayFile) Name() string { return f.name }
 
-func (f *overlayFile) Size() (int64, error) {
+// Size is what was written to, or more when the file below has grown since.
+func (f *overlayFile) Size() (size int64, err error) {
+	if f.under != nil {
+		if size, err = f.under.Size(); err != nil {
+			return 0, err
+		}
+	}
 	f.p.mu.Lock()
 	defer f.p.mu.Unlock()
-	return f.p.size, nil
+	return max(size, f.p.size), nil
 }
 
 func (f *overlayFile) ReadAt(b []byte, off int64) (int, error) {
-	size, _ := f.Size() // never fails
+	size, err := f.Size()
+	if err != nil {
+		return 0, err
+	}
 	n := int(max(0, min(int64(len(b)), size-off)))
 	got := 0
 	if f.under != nil {
-		var err error
 		if got, err = f.under.ReadAt(b[:n], off); err != nil && !errors.Is(err, io.EOF) {
 			return 0, err
 		}
