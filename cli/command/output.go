@@ -1,7 +1,9 @@
 package command
 
 import (
+	"bufio"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -40,12 +42,13 @@ func writeJSON(w io.Writer, v any) error {
 
 // writeTable writes rows in aligned columns under a heading.
 func writeTable(w io.Writer, heading []string, rows [][]string) error {
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	out := bufio.NewWriter(w) // a tabwriter writes cell by cell
+	t := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, strings.Join(heading, "\t"))
 	for _, r := range rows {
 		fmt.Fprintln(t, strings.Join(r, "\t"))
 	}
-	return t.Flush()
+	return errors.Join(t.Flush(), out.Flush())
 }
 
 // isTerminal reports whether a stream is a terminal: a character device other than the null device.

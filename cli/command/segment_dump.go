@@ -25,6 +25,9 @@ import (
 // dumpParts are what --what takes, in the order in which a folder's are shown.
 var dumpParts = []string{"meta", "catalog", "journal", "start", "epochs", "log", "index", "timeindex", "txnindex", "snapshot", "sealed", "checkpoint"}
 
+// dirParts are those that belong to a directory, and not to one of its partitions.
+var dirParts = []string{"meta", "catalog", "journal"}
+
 func segmentDump(e *env) *cli.Command {
 	return &cli.Command{
 		Name:      "dump",
@@ -236,6 +239,7 @@ func (d *dumper) place(p *inspect.Place) (took bool, err error) {
 		if err := d.directory(p, parts); err != nil {
 			return false, err
 		}
+		took = !slices.ContainsFunc(parts, func(part string) bool { return !slices.Contains(dirParts, part) }) // partitions were not asked for
 	}
 	below := d.fsys
 	defer func() { d.fsys, d.overlay = below, nil }()
@@ -259,7 +263,7 @@ func (d *dumper) place(p *inspect.Place) (took bool, err error) {
 
 // directory shows what belongs to no partition.
 func (d *dumper) directory(p *inspect.Place, parts []string) error {
-	for _, part := range []string{"meta", "catalog", "journal"} {
+	for _, part := range dirParts {
 		if !slices.Contains(parts, part) {
 			continue
 		}

@@ -177,11 +177,19 @@ func (d *dumper) textOf(f inspect.File, b []byte) error {
 // journal shows a file of the journal: its rounds, and what each has for which log.
 func (d *dumper) journal(path string) error {
 	d.sink.otherFile(path, "journal")
+	takes := func(e segment.JournalEntry) bool {
+		return d.o.takes(&inspect.Partition{Topic: e.Log.Topic, Number: e.Log.Partition})
+	}
 	generation, end, err := segment.Journal(d.fsys, path, func(r segment.JournalRound) error {
+		if !slices.ContainsFunc(r.Entries, takes) {
+			return d.ctx.Err()
+		}
 		d.sink.entry("round", field{"generation", r.Generation}, field{"sequence", r.Sequence}, field{"oldest_generation", r.Oldest},
 			field{"position", r.Position}, field{"bytes", r.Length}, field{"entries", len(r.Entries)})
 		for _, e := range r.Entries {
-			d.journalEntry(&e)
+			if takes(e) {
+				d.journalEntry(&e)
+			}
 		}
 		return d.ctx.Err()
 	})

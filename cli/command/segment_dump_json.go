@@ -15,7 +15,6 @@ import (
 type jsonSink struct {
 	o    *dumpOptions
 	w    *bufio.Writer
-	buf  []byte
 	file string // of what is not a batch or a record
 	// name is the partition's as JSON.
 	name  []byte
@@ -35,7 +34,7 @@ func (s *jsonSink) nameOf(p *inspect.Partition) []byte {
 
 func (s *jsonSink) batch(v *batchView) {
 	h := &v.header
-	b := append(s.buf[:0], `{"type":"batch","partition":`...)
+	b := append(begin(s.w), `{"type":"batch","partition":`...)
 	b = append(b, s.nameOf(v.partition)...)
 	b = appendJSON(append(b, `,"file":`...), []byte(filepath.Base(v.file)))
 	b = appendInt(b, `,"position":`, v.position)
@@ -64,7 +63,7 @@ func (s *jsonSink) batch(v *batchView) {
 }
 
 func (s *jsonSink) record(v *batchView, r *recordView) {
-	b := append(s.buf[:0], `{"type":"record","partition":`...)
+	b := append(begin(s.w), `{"type":"record","partition":`...)
 	b = append(b, s.nameOf(v.partition)...)
 	b = appendInt(b, `,"offset":`, r.offset)
 	b = s.clock.appendJSON(append(b, `,"timestamp":`...), r.timestamp)
@@ -105,7 +104,7 @@ func (s *jsonSink) record(v *batchView, r *recordView) {
 }
 
 func (s *jsonSink) entry(kind string, fields ...field) {
-	b := append(append(append(s.buf[:0], `{"type":"`...), kind...), `","file":`...)
+	b := append(append(append(begin(s.w), `{"type":"`...), kind...), `","file":`...)
 	b = appendJSON(b, []byte(s.file))
 	for _, f := range fields {
 		b = append(append(append(b, `,"`...), f.name...), `":`...)
@@ -126,7 +125,7 @@ func (s *jsonSink) entry(kind string, fields ...field) {
 }
 
 func (s *jsonSink) damage(d *inspect.Damage) {
-	b := appendJSON(append(s.buf[:0], `{"type":"damage","file":`...), []byte(d.File))
+	b := appendJSON(append(begin(s.w), `{"type":"damage","file":`...), []byte(d.File))
 	b = appendInt(b, `,"position":`, d.Position)
 	b = appendInt(b, `,"offset":`, d.Offset)
 	b = appendJSON(append(b, `,"what":`...), []byte(d.What))
@@ -138,7 +137,6 @@ func (s *jsonSink) note(string) {} // batches say themselves that the journal al
 
 func (s *jsonSink) write(b []byte) {
 	s.w.Write(b)
-	s.buf = keepBuffer(b)
 }
 
 // byteFormat is how keys, values and headers are written.
@@ -196,6 +194,8 @@ func (f byteFormat) appendField(b []byte, name string, data []byte) []byte {
 	switch {
 	case data == nil:
 		return append(b, `":null`...)
+	case f == formatText && plainText(data) == len(data):
+		return append(append(append(b, `":"`...), data...), '"')
 	case f == formatHex:
 		return append(appendHex(append(b, `_hex":"`...), data), '"')
 	case f == formatBase64, f == formatText && !utf8.Valid(data):

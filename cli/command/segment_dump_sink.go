@@ -48,9 +48,8 @@ func newSink(o *dumpOptions, w *bufio.Writer) dumpSink {
 
 // plainSink writes the lines of Kafka's dump tool.
 type plainSink struct {
-	o   *dumpOptions
-	w   *bufio.Writer
-	buf []byte
+	o *dumpOptions
+	w *bufio.Writer
 }
 
 func (s *plainSink) logFile(path string, base, from int64) {
@@ -64,7 +63,7 @@ func (s *plainSink) otherFile(path, _ string) { fmt.Fprintf(s.w, "Dumping %s\n",
 
 func (s *plainSink) batch(v *batchView) {
 	h := &v.header
-	b := s.buf[:0]
+	b := begin(s.w)
 	b = appendInt(b, "baseOffset: ", h.BaseOffset)
 	b = appendInt(b, " lastOffset: ", h.LastOffset())
 	b = appendInt(b, " count: ", int64(h.RecordCount))
@@ -92,7 +91,7 @@ func (s *plainSink) batch(v *batchView) {
 }
 
 func (s *plainSink) record(v *batchView, r *recordView) {
-	b := s.buf[:0]
+	b := begin(s.w)
 	b = appendInt(b, "| offset: ", r.offset)
 	b = append(append(b, ' '), timestampType(&v.header)...)
 	b = appendInt(b, ": ", r.timestamp)
@@ -127,7 +126,7 @@ func (s *plainSink) record(v *batchView, r *recordView) {
 }
 
 func (s *plainSink) entry(kind string, fields ...field) {
-	b := s.buf[:0]
+	b := begin(s.w)
 	for i, f := range fields {
 		if i > 0 {
 			b = append(b, ' ')
@@ -157,15 +156,14 @@ func (s *plainSink) note(text string) { fmt.Fprintln(s.w, text) }
 
 func (s *plainSink) write(b []byte) {
 	s.w.Write(b)
-	s.buf = keepBuffer(b)
 }
 
-// keepBuffer gives up a buffer that one very long record has made.
-func keepBuffer(b []byte) []byte {
-	if cap(b) > 4<<20 {
-		return nil
+// begin gives what to append a line to: room of the writer's own, so that nothing is copied when the line is written.
+func begin(w *bufio.Writer) []byte {
+	if w.Available() < 4<<10 {
+		w.Flush()
 	}
-	return b
+	return w.AvailableBuffer()
 }
 
 func (o optional) kafka() string {
@@ -206,7 +204,6 @@ func camel(name string) string {
 type tableSink struct {
 	o       *dumpOptions
 	w       *bufio.Writer
-	buf     []byte
 	heading string // not written yet
 	clock   clock
 }
@@ -216,7 +213,7 @@ func (s *tableSink) otherFile(path, _ string)        { s.heading = path }
 
 func (s *tableSink) batch(v *batchView) {
 	h := &v.header
-	b := s.buf[:0]
+	b := s.begin()
 	b = appendInt(b, "batch ", h.BaseOffset)
 	b = appendInt(b, "..", h.LastOffset())
 	b = appendInt(b, " at ", v.position)
@@ -256,7 +253,7 @@ func (s *tableSink) batch(v *batchView) {
 }
 
 func (s *tableSink) record(_ *batchView, r *recordView) {
-	b := s.buf[:0]
+	b := s.begin()
 	if !s.o.records {
 		b = append(b, "  "...)
 	}
@@ -298,7 +295,7 @@ func (s *tableSink) record(_ *batchView, r *recordView) {
 }
 
 func (s *tableSink) entry(kind string, fields ...field) {
-	b := s.buf[:0]
+	b := s.begin()
 	if kind == "line" { // of a file that is text
 		s.write(fmt.Appendln(b, fields[0].value))
 		return
@@ -334,20 +331,22 @@ var entriesAlone = map[string]bool{"index": true, "timeindex": true, "txnindex":
 
 func (s *tableSink) damage(d *inspect.Damage) {
 	if d.Offset < 0 {
-		s.write(fmt.Appendf(nil, "damage: %s\n", d.What))
+		s.write(fmt.Appendf(s.begin(), "damage: %s\n", d.What))
 		return
 	}
-	s.write(fmt.Appendf(nil, "damage at byte %d (offset %d): %s\n", d.Position, d.Offset, d.What))
+	s.write(fmt.Appendf(s.begin(), "damage at byte %d (offset %d): %s\n", d.Position, d.Offset, d.What))
 }
 
 func (s *tableSink) note(text string) { s.heading = text }
 
-func (s *tableSink) write(b []byte) {
+// begin writes the heading, now that something is shown under it.
+func (s *tableSink) begin() []byte {
 	if s.heading != "" {
 		s.w.WriteString(s.heading)
 		s.w.WriteByte('\n')
 		s.heading = ""
 	}
-	s.w.Write(b)
-	s.buf = keepBuffer(b)
+	return begin(s.w)
 }
+
+func (s *tableSink) write(b []byte) { s.w.Write(b) }

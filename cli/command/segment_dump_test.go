@@ -42,7 +42,7 @@ func TestEscapes(t *testing.T) {
 func TestJavaText(t *testing.T) {
 	for in, want := range map[string]string{
 		"a\x80b": "a\uFFFDb", "\xe4\xb8": "\uFFFD", "\xe4\xb8x": "\uFFFDx", "\xf0\x9f\x8c": "\uFFFD", "\xc0\xaf": "\uFFFD\uFFFD",
-		"\xed\xa0\x80": "\uFFFD\uFFFD\uFFFD", "\xf5\x80": "\uFFFD\uFFFD", "\xe0\x80\x80": "\uFFFD\uFFFD\uFFFD", "世\xff": "世\uFFFD",
+		"\xed\xa0\x80": "\uFFFD", "\xed\xb0\xf2\x19": "\uFFFD\uFFFD\x19", "\xf0\x90xx": "\uFFFDxx", "\x80\xf8": "\uFFFD\uFFFD", "\xf5\x80": "\uFFFD\uFFFD", "\xe0\x80\x80": "\uFFFD\uFFFD\uFFFD", "世\xff": "世\uFFFD",
 	} {
 		if got := string(javaText([]byte(in))); got != want {
 			t.Errorf("%q became %q, want %q", in, got, want)

@@ -9,28 +9,24 @@ import (
 	"unicode/utf8"
 )
 
-// Eight bytes at a time: most of what is dumped is plain text.
-const (
-	ones  = 0x0101010101010101
-	highs = 0x80 * ones
-)
-
-// unlike has a bit set, in a byte at least, when text has a byte that is less than a space, a quote or a backslash.
-func unlike(x uint64) uint64 {
-	quote, slash := x^'"'*ones, x^'\\'*ones
-	return ((x - ' '*ones) &^ x) | ((quote - ones) &^ quote) | ((slash - ones) &^ slash)
+// plain is how many bytes at the front of b are known to be printable ASCII without quote and backslash: all of them, mostly. It looks at
+// eight at a time, since nearly all that is dumped is such text, and gives up early rather than late.
+func plain(b []byte) int {
+	const ones, highs = 0x0101010101010101, 0x8080808080808080
+	i := 0
+	for ; i+8 <= len(b); i += 8 {
+		x := binary.LittleEndian.Uint64(b[i:])
+		// The high bit of a byte is set by: itself, being DEL, being less than a space, being a quote, being a backslash.
+		if (x|(x+ones)|(x-' '*ones)|(x^'"'*ones-ones)|(x^'\\'*ones-ones))&highs != 0 {
+			break
+		}
+	}
+	return i
 }
 
 // plainText is how many bytes at the front of b stand as they are in text for people.
 func plainText(b []byte) int {
-	i := 0
-	for ; i+8 <= len(b); i += 8 {
-		x := binary.LittleEndian.Uint64(b[i:])
-		del := x ^ 0x7f*ones
-		if (unlike(x)|((del-ones)&^del)|x)&highs != 0 {
-			break
-		}
-	}
+	i := plain(b)
 	for i < len(b) && b[i] >= ' ' && b[i] < 0x7f && b[i] != '"' && b[i] != '\\' {
 		i++
 	}
@@ -39,12 +35,7 @@ func plainText(b []byte) int {
 
 // plainJSON is how many bytes at the front of b, which is UTF-8, stand as they are in a JSON string.
 func plainJSON(b []byte) int {
-	i := 0
-	for ; i+8 <= len(b); i += 8 {
-		if unlike(binary.LittleEndian.Uint64(b[i:]))&highs != 0 {
-			break
-		}
-	}
+	i := plain(b)
 	for i < len(b) && b[i] >= ' ' && b[i] != '"' && b[i] != '\\' {
 		i++
 	}
@@ -150,9 +141,7 @@ func beginning(b []byte) int {
 		want = 2
 		if c == 0xe0 {
 			low = 0xa0
-		} else if c == 0xed {
-			high = 0x9f
-		}
+		} // half of a surrogate pair (0xed) is one character to Java, though none that may stand alone
 	case c >= 0xf0 && c <= 0xf4:
 		want = 3
 		if c == 0xf0 {

@@ -1,6 +1,7 @@
 package command
 
 import (
+	"bufio"
 	"cmp"
 	"context"
 	"encoding/base64"
@@ -46,7 +47,7 @@ those that are remembered, OPEN the transactions that have no end yet. INDEX is 
 			&cli.BoolFlag{Name: "reverse", Aliases: []string{"r"}, Usage: "the largest first"},
 			&cli.StringFlag{Name: "since", Usage: "only what has records at or after this time, or not older than a duration, as in 2026-03-01, 15m"},
 			&cli.StringFlag{Name: "until", Usage: "only what has records at or before this time"},
-			outputFlag("table"),
+			&cli.StringFlag{Name: "output", Aliases: []string{"o"}, Value: "table", EnvVars: []string{"MILLRACE_OUTPUT"}, Usage: "table, plain (tabs, without heading and totals) or json"},
 		),
 		Action: e.segmentLs,
 	}
@@ -100,6 +101,7 @@ type lsTotals struct {
 type lsOptions struct {
 	filter
 	topics, segments, count, reverse, json bool
+	plain                                  bool // tabs, for other programs
 	sort                                   string
 	since, until                           int64 // milliseconds; -1: none
 }
@@ -113,6 +115,7 @@ func parseLs(c *cli.Context) (*lsOptions, error) {
 	if o.json, err = wantsJSON(c); err != nil {
 		return nil, err
 	}
+	o.plain = c.String("output") == "plain"
 	if o.topics && o.segments {
 		return nil, usagef(commandPath(c), "either --topics or --segments, not both")
 	}
@@ -238,7 +241,7 @@ func (e *env) summarize(ctx context.Context, fsys vfs.FS, p *inspect.Place, o *l
 	var workers sync.WaitGroup
 	for w := range failures {
 		workers.Go(func() { // ends when all partitions are taken
-			v := &inspect.Surveyor{FS: fsys, Count: o.count, Starts: starts, Overlay: overlay}
+			v := &inspect.Surveyor{FS: fsys, Count: o.count, Live: p.Held, Starts: starts, Overlay: overlay}
 			for ctx.Err() == nil {
 				i := int(next.Add(1)) - 1
 				if i >= len(parts) {
@@ -403,6 +406,13 @@ func (e *env) writeLs(o *lsOptions, rows []*lsRow, totals *lsTotals, dirs bool) 
 			line = slices.Insert(line, 0, r.Dir)
 		}
 		lines = append(lines, line)
+	}
+	if o.plain {
+		out := bufio.NewWriter(e.Out)
+		for _, line := range lines {
+			fmt.Fprintln(out, strings.Join(line, "\t"))
+		}
+		return out.Flush()
 	}
 	if err := writeTable(e.Out, heading, lines); err != nil {
 		return err

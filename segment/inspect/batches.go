@@ -3,6 +3,7 @@ package inspect
 import (
 	"errors"
 	"fmt"
+	"io"
 	"math"
 	"path/filepath"
 
@@ -113,7 +114,7 @@ func (b *Batches) Next() bool {
 	}
 	head, err := b.reader.peek(b.position, int(min(left, batch.HeaderSize)))
 	if err != nil {
-		b.err, b.failed = err, true
+		b.ended(err)
 		return false
 	}
 	h, err := batch.ReadHeader(head)
@@ -137,6 +138,7 @@ func (b *Batches) Next() bool {
 		if !b.failed {
 			b.damaged(b.position, &h, err)
 		}
+		b.ended(b.err)
 		return false
 	}
 	b.header = h
@@ -145,6 +147,23 @@ func (b *Batches) Next() bool {
 		b.least = h.NextOffset()
 	}
 	return true
+}
+
+// ended judges an error of reading. A file that has become shorter since it was opened, as a server cuts the padding of a segment that it
+// writes, ends where it ends now.
+func (b *Batches) ended(err error) {
+	b.err, b.failed = err, !errors.As(err, new(*Damage))
+	if !errors.Is(err, io.ErrUnexpectedEOF) {
+		return
+	}
+	size, err := b.reader.file.Size()
+	if err != nil || size >= b.size {
+		return
+	}
+	b.size, b.err, b.failed = max(size, b.position), nil, false
+	if size > b.position {
+		b.damaged(b.position, nil, fmt.Errorf("%w: file ends after %d bytes of a batch", batch.ErrTruncated, size-b.position))
+	}
 }
 
 // check looks at the CRC and the offset of the batch at the position.

@@ -34,6 +34,7 @@ type reader struct {
 	window *chunk // what is looked at; nil before the first
 	next   int64  // where the chunk behind it begins
 	end    int64
+	err    error // why nothing comes behind the window
 }
 
 // chunk is a piece of the file, and in front of it what was left of the one before.
@@ -153,7 +154,7 @@ func (r *reader) halt() {
 	if r.window != nil {
 		r.window.release()
 	}
-	r.window, r.stop = nil, nil
+	r.window, r.stop, r.err = nil, nil, nil
 }
 
 func (r *reader) close() error {
@@ -168,8 +169,9 @@ func (r *reader) close() error {
 func (r *reader) advance(keep int64) error {
 	c, ok := <-r.filled
 	if !ok {
-		return fmt.Errorf("%s: %w", r.name, io.ErrUnexpectedEOF)
+		return r.exhausted()
 	}
+	r.err = c.err
 	if old := r.window; old != nil {
 		if rest := int(old.at + int64(old.to-old.from) - keep); rest > 0 && rest <= headBytes && rest <= old.to-old.from {
 			copy(c.memory[headBytes-rest:], old.memory[old.to-rest:old.to])
@@ -182,7 +184,18 @@ func (r *reader) advance(keep int64) error {
 		}
 	}
 	r.window = c
-	return c.err
+	if c.to == headBytes {
+		return r.exhausted()
+	}
+	return nil
+}
+
+// exhausted says why there are no more bytes.
+func (r *reader) exhausted() error {
+	if r.err != nil {
+		return r.err
+	}
+	return fmt.Errorf("%s: %w", r.name, io.ErrUnexpectedEOF)
 }
 
 // seek makes the window hold the byte at a position, and tells where in its memory that is.
@@ -212,6 +225,9 @@ func (r *reader) peek(position int64, n int) ([]byte, error) {
 		if err = r.advance(position); err == nil {
 			i, err = r.seek(position)
 		}
+	}
+	if err == nil && i+n > r.window.to {
+		err = r.exhausted()
 	}
 	if err != nil {
 		return nil, err

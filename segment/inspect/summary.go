@@ -93,6 +93,8 @@ type Surveyor struct {
 	Count bool
 	// Starts are the log start offsets that lie beside the partitions (Kafka's log-start-offset-checkpoint), by Partition.Name.
 	Starts map[string]int64
+	// Live says that a server may be writing: the end of a last segment that is torn is no damage then.
+	Live bool
 	// Overlay is what FS shows of the journal; nil for none.
 	Overlay *Overlay
 
@@ -110,6 +112,9 @@ func (v *Surveyor) Partition(p *Partition) (*Summary, error) {
 		one, err := v.segment(p, i, s)
 		if err != nil {
 			return nil, err
+		}
+		if v.Live && i == len(p.Segments)-1 && one.Damage != nil && one.Damage.Torn {
+			one.Damage = nil
 		}
 		s.Segments = append(s.Segments, one)
 		s.merge(&one)

@@ -3,6 +3,7 @@
 // and, on Kafka's side, transactions.
 //
 //	segments -millrace bin/millrace [-libs DIR] [-keep]
+//	segments -millrace bin/millrace -speed 2
 //
 // Both brokers are filled with the same, looked at while they run, ended, and then compared. DIR holds the jars of Kafka's broker;
 // without it Maven fetches them. It needs a JDK, and Maven for the jars.
@@ -27,15 +28,18 @@ var (
 	libs   = flag.String("libs", "", "a directory with the jars of Kafka's broker")
 	pom    = flag.String("pom", "testdata/bench/pom.xml", "what Maven fetches them by")
 	golden = flag.String("golden", "", "write small directories of both brokers there, for the command scripts (testdata/segments), instead of comparing")
+	fast   = flag.Int("speed", 0, "measure how fast so many GiB are read, instead of comparing; as root")
 	keep   = flag.Bool("keep", false, "keep the brokers' directories")
 )
 
 func main() {
 	flag.Parse()
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Minute)
 	defer cancel()
 	work, err := os.MkdirTemp("", "segments-")
-	if err == nil && *golden != "" {
+	if err == nil && *fast > 0 {
+		err = speed(ctx, work, *fast)
+	} else if err == nil && *golden != "" {
 		err = writeGolden(ctx, work)
 	} else if err == nil {
 		err = run(ctx, work)
