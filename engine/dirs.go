@@ -221,10 +221,14 @@ func (e *Engine) look(image *catalog.Image) (placement, error) {
 		}
 		for _, id := range d.dir.Found() {
 			key, topic := placeKey{id.TopicID, id.Partition}, image.TopicByID(id.TopicID)
-			var err error
 			if topic == nil && e.adopts(id.TopicID) {
-				err = e.removeCopy(d, id, "what an import that was cut short has left")
-			} else if topic == nil || int(id.Partition) >= len(topic.Partitions) {
+				if err := e.removeCopy(d, id, "what an import that was cut short has left"); err != nil {
+					return at, err
+				}
+				continue
+			}
+			var err error
+			if topic == nil || int(id.Partition) >= len(topic.Partitions) {
 				err = e.setAside(d, id, segment.SaidNoTopic)
 			} else if placed := &topic.Partitions[id.Partition]; placed.Future(e.NodeID()) == d.meta.DirID {
 				err = e.clearCopy(d, id, placed.Dir(e.NodeID()))

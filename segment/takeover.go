@@ -38,9 +38,8 @@ func (l *Log) skipTo(next int64) error {
 		return err
 	}
 	before := l.w.next
-	l.w.next = next
+	l.w.next = next // which the note of the segment says, too, so that nobody looks for what is between
 	if s := l.active(); s != nil && s.size.Load() > 0 {
-		s.summed = false // its note would say that the next one begins where it ends
 		if err := l.roll(); err != nil {
 			l.w.next = before
 			return err

@@ -93,6 +93,14 @@ var flagChoices = map[string][]string{
 	"--format":      {"text", "hex", "base64", "json"},
 	"--sort":        slices.Sorted(maps.Keys(lsOrders)),
 	"--state":       {"live", "deleted", "stray", "future"},
+	"--by":          {"all", "topic", "partition"},
+	"--aborted":     {"drop", "keep"},
+	"--open":        {"refuse", "drop", "keep"},
+	"--missing":     {"refuse", "empty"},
+	"--encoding":    {"text", "base64"},
+
+	"export --format": {"json", "csv", "values", "log"},
+	"import --format": {"auto", "json", "csv"},
 }
 
 // candidates returns what the last of the words may become.
@@ -117,6 +125,9 @@ func candidates(ctx context.Context, app *cli.App, words []string) []string {
 		all = topicsInPaths(before)
 	case len(before) > 0 && takesValue(flags, before[len(before)-1]):
 		all = flagChoices[before[len(before)-1]]
+		if i := slices.IndexFunc(before, func(w string) bool { return flagChoices[w+" "+before[len(before)-1]] != nil }); i >= 0 {
+			all = flagChoices[before[i]+" "+before[len(before)-1]]
+		}
 	case strings.HasPrefix(typed, "-"):
 		for _, f := range flags {
 			all = append(all, "--"+f.Names()[0])

@@ -24,7 +24,7 @@ func segmentDiff(e *env) *cli.Command {
 	return &cli.Command{
 		Name:      "diff",
 		Usage:     "compare two replicas or copies",
-		ArgsUsage: "A B",
+		ArgsUsage: "PATH_A PATH_B",
 		Description: `Examples:
   millrace segment diff /broker-1/data /broker-2/data
   millrace segment diff ./data /backup/data --topic 'orders*'

@@ -29,7 +29,7 @@ func segmentImport(e *env) *cli.Command {
 	return &cli.Command{
 		Name:      "import",
 		Usage:     "take topics over into a data directory: from log directories of Kafka or millrace, or from a file of records",
-		ArgsUsage: "SOURCE…",
+		ArgsUsage: "PATH…",
 		Description: `Examples:
   millrace segment import /var/lib/kafka/data --into ./data
   millrace segment import /kafka-1 /kafka-2 --into ./data --topic 'orders*' --dry-run
