@@ -218,6 +218,9 @@ func (l *Log) scan(s *segmentFile, size int64, clean bool) error {
 	interval := l.config.Load().IndexIntervalBytes
 	for {
 		for walk.next() {
+			if err := l.putRight(f, &walk); err != nil {
+				return err
+			}
 			if walk.header.BaseOffset < l.w.next {
 				walk.err = fmt.Errorf("offset %d follows %d", walk.header.BaseOffset, l.w.next-1)
 				break
@@ -260,6 +263,29 @@ func (l *Log) scan(s *segmentFile, size int64, clean bool) error {
 	s.flushed = walk.position
 	s.publish(walk.position, true)
 	return nil
+}
+
+// putRight writes the base offset of the batch that walk is at, which no CRC covers, when it is another than follows the
+// batch before, and the one behind begins just where this one would end then.
+func (l *Log) putRight(f vfs.File, walk *walker) error {
+	h, behind := &walk.header, walk.position+int64(walk.header.Size())
+	if h.BaseOffset == l.w.next || behind+batch.HeaderSize > walk.end {
+		return nil
+	}
+	next, err := readHeader(f, behind)
+	if errors.Is(err, errRead) {
+		return err
+	}
+	if err != nil || next.BaseOffset != l.w.next+int64(h.LastOffsetDelta)+1 {
+		return nil
+	}
+	l.dir.log.Error(SaidOffsetWrong, "partition", l.id.String(), "file", f.Name(), "position", walk.position,
+		"offset", l.w.next, "found", h.BaseOffset)
+	h.BaseOffset = l.w.next
+	var b [8]byte
+	batch.PutBaseOffset(b[:], h.BaseOffset)
+	_, err = f.WriteAt(b[:], walk.position)
+	return err
 }
 
 // tornBytes is more than a crash can leave incomplete at the end of a segment:

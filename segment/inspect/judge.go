@@ -16,7 +16,7 @@ import (
 
 // What Verify says and no server does, since none reads so much when it opens a directory.
 const (
-	SaidOffsetWrong  = "a batch has another base offset than its place in the log says"
+	SaidOffsetWrong  = segment.SaidOffsetWrong
 	SaidEpochWrong   = "a batch has another leader epoch than its place in the log says"
 	SaidOffsetsGone  = "offsets are missing inside of a segment"
 	SaidFrontGone    = "the log begins behind its log start offset: segments are missing at its front"
@@ -202,8 +202,8 @@ func (j *judge) run() {
 	}
 }
 
-// lastLog is the number of the segment that a server goes on with: the last whose first batch does not belong before it, as
-// that of a copy under another name does.
+// lastLog is the number of the segment that a server goes on with: the last whose first batches do not belong before it, as
+// those of a copy under another name do.
 func (j *judge) lastLog() int {
 	all := j.part.Segments
 	for i := len(all) - 1; i >= 0; i-- {
@@ -214,7 +214,8 @@ func (j *judge) lastLog() int {
 		if err != nil {
 			return i // which is told when it is read
 		}
-		stranger := b.Next() && b.Header().BaseOffset < all[i].Base
+		// One of them alone may have been damaged where no CRC covers it.
+		stranger := b.Next() && b.Header().BaseOffset < all[i].Base && (!b.Next() || b.Header().BaseOffset < all[i].Base)
 		b.Close() // it was only read
 		if !stranger {
 			return i
