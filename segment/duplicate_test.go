@@ -121,3 +121,43 @@ func TestBatchWithinARecord(t *testing.T) {
 		t.Errorf("the next intact batch is found at %d, %v; want %d", at, err, len(first)+len(b))
 	}
 }
+
+// A base offset, which no CRC covers, is put right after a crash when the batches around it say what it was: nothing is served under another
+// offset, and nothing behind it is cut.
+func TestWrongBaseOffsetIsPutRight(t *testing.T) {
+	for _, at := range []int{0, 3} {
+		for _, to := range []int64{1, 1 << 40} {
+			fs := newMem(t)
+			d := openDir(t, fs, straightOnly)
+			l := d.open(t, "orders", 0, DefaultLogConfig())
+			size := 0
+			for i := range 6 {
+				b := makeBatch(t, 2, fmt.Sprint(i), 1)
+				size = len(b)
+				l.mustAppend(t, b)
+			}
+			killed := fs.Crash(1, 1)
+			d.close(t)
+			file, err := killed.OpenFile(l.active().name(".log"), vfs.ReadWrite, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			b := make([]byte, 8)
+			batch.PutBaseOffset(b, to)
+			if _, err := file.WriteAt(b, int64(at*size)); err != nil {
+				t.Fatal(err)
+			}
+			if err := file.Close(); err != nil {
+				t.Fatal(err)
+			}
+			for range 2 {
+				d = openDir(t, killed)
+				l = d.open(t, "orders", 0, DefaultLogConfig())
+				if got, err := l.readAll(0); err != nil || len(got) != 12 || got[int64(2*at+1)] != fmt.Sprintf("%d-1", at) {
+					t.Errorf("batch %d with offset %d: %v, %v: %s", at, to, got, err, d.log)
+				}
+				d.close(t)
+			}
+		}
+	}
+}

@@ -287,7 +287,11 @@ func (l *Log) scan(s *segmentFile, size int64, clean bool) error {
 		if err != nil {
 			return err
 		}
-		l.dir.log.Error(SaidDamaged, "partition", l.id.String(), "file", f.Name(),
+		what := SaidDamaged
+		if errors.Is(walk.err, errMisplaced) {
+			what = SaidOffsetWrong
+		}
+		l.dir.log.Error(what, "partition", l.id.String(), "file", f.Name(),
 			"position", damage, "bytes", intact-damage, "firstOffset", l.w.next, "lastOffset", h.BaseOffset-1, "found", walk.err)
 		l.w.next, s.summed = h.BaseOffset, false
 		s.writer.sinceEntry = interval + 1 // readers step over the damage by the index

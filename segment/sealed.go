@@ -112,7 +112,8 @@ func (l *Log) readSeals() ([]*seal, error) {
 	return seals, nil
 }
 
-// firstOffset is the offset that a segment's first batch says it has, -1 when there is none that is whole.
+// firstOffset is the larger of the offsets that a segment's first two batches say they have, as far as they are whole: one
+// of them alone may have been damaged where no CRC covers it. -1 when there is none.
 func (l *Log) firstOffset(s *segmentFile) (int64, error) {
 	size, err := l.fileSize(s)
 	if err != nil {
@@ -123,14 +124,14 @@ func (l *Log) firstOffset(s *segmentFile) (int64, error) {
 		return -1, err
 	}
 	defer l.dir.files.release(&s.handle)
-	walk := walker{file: f, end: size, whole: true, readAhead: seekWindow}
-	if !walk.next() {
-		if errors.Is(walk.err, errRead) {
-			return -1, walk.err
-		}
-		return -1, nil
+	walk, first := walker{file: f, end: size, whole: true, readAhead: seekWindow}, int64(-1)
+	for n := 0; n < 2 && walk.next(); n++ {
+		first = max(first, walk.header.BaseOffset)
 	}
-	return walk.header.BaseOffset, nil
+	if errors.Is(walk.err, errRead) {
+		return -1, walk.err
+	}
+	return first, nil
 }
 
 // checkSeal compares the file of a sealed segment, and where the next one begins, with what they were

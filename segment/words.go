@@ -6,6 +6,7 @@ const (
 	SaidDamaged        = "damaged records: they are not served, what lies around them is"
 	SaidTornEnd        = "the end of a log is incomplete, as a crash leaves it behind what was acknowledged: it is cut"
 	SaidDamagedEnd     = "the end of a log is damaged, and nothing behind that is intact: it is cut, and may have been acknowledged"
+	SaidOffsetWrong    = "a batch has another base offset than its place in the log says: it is not served, what lies around it is"
 	SaidShortened      = "a segment is shorter than what was durable of it: acknowledged records are missing"
 	SaidSealShorter    = "a segment has become shorter since it was left: the records at its end are missing, and are not served"
 	SaidSealLonger     = "a segment has become longer since it was left: what follows its end then is not served"

@@ -15,6 +15,7 @@ import (
 
 	"github.com/millrace/millrace/engine"
 	"github.com/millrace/millrace/engine/catalog"
+	"github.com/millrace/millrace/segment"
 	"github.com/millrace/millrace/segment/inspect"
 	"github.com/millrace/millrace/segment/vfs"
 )
@@ -191,6 +192,9 @@ func (e *env) segmentVerify(c *cli.Context) error {
 	done := e.progress(bytesProgress(&progress))
 	defer done()
 	for _, p := range places {
+		if p.Kind == inspect.OneFile && len(p.Partitions) == 0 && segment.JournalNumber(filepath.Base(p.Path)) == 0 {
+			return usagef(path, "%s is no file that can be compared with anything", p.Path)
+		}
 		if f := wrongMeta(fsys, p); f != nil {
 			tell(*f)
 			totals.add(inspect.Counts{Damage: 1})

@@ -16,7 +16,7 @@ import (
 
 // What Verify says and no server does, since none reads so much when it opens a directory.
 const (
-	SaidOffsetWrong  = "a batch has another base offset than its place in the log says"
+	SaidOffsetWrong  = segment.SaidOffsetWrong
 	SaidEpochWrong   = "a batch has another leader epoch than its place in the log says"
 	SaidOffsetsGone  = "offsets are missing inside of a segment"
 	SaidFrontGone    = "the log begins behind its log start offset: segments are missing at its front"
@@ -44,6 +44,7 @@ type judge struct {
 	part  *Partition
 	known map[string]int64 // by file: how far the journal has filled it
 	clean bool             // the last close was clean
+	one   string           // the one file that was asked for, with its segment; "": all
 
 	findings  []Finding
 	before    []int64 // records that were counted when the finding was made
@@ -165,14 +166,28 @@ func (j *judge) unreadable(file string, err error) {
 func (j *judge) run() {
 	j.next, j.epoch, j.lostFrom = -1, -1, math.MaxInt64
 	j.odd, j.rebuilt = map[string]string{}, map[string][]byte{}
-	j.snapshots = j.part.Snapshots
-	j.strangers()
+	if j.snapshots = j.part.Snapshots; j.one != "" {
+		if _, small := j.oneSegment(); !small {
+			j.snapshots = nil
+		}
+	}
+	if j.one == "" {
+		j.strangers()
+	}
 	j.readEpochs()
 	start := j.readStart()
 	j.start = start
+	only, small := j.oneSegment()
+	if small {
+		j.readSnapshots()
+		return
+	}
 	last := j.lastLog()
 	for i := range j.part.Segments {
 		s := &j.part.Segments[i]
+		if j.one != "" && s.Base != only {
+			continue
+		}
 		if !s.Log.There() {
 			j.withoutLog(s)
 			continue
@@ -182,7 +197,7 @@ func (j *judge) run() {
 		}
 		j.segment(s, i == last, start)
 	}
-	if j.opts.Held || j.blind {
+	if j.opts.Held || j.blind || j.one != "" {
 		return
 	}
 	j.meetSnapshots(max(j.next, 0))
@@ -202,8 +217,29 @@ func (j *judge) run() {
 	}
 }
 
-// lastLog is the number of the segment that a server goes on with: the last whose first batch does not belong before it, as
-// that of a copy under another name does.
+// oneSegment is the base offset of the segment that j.one is a file of; small tells that it is of none.
+func (j *judge) oneSegment() (base int64, small bool) {
+	if j.one == "" {
+		return 0, false
+	}
+	base, suffix, ok := segment.ParseFile(filepath.Base(j.one))
+	return base, !ok || suffix == "snapshot"
+}
+
+// readSnapshots looks whether the snapshots are whole, without a log to compare them with.
+func (j *judge) readSnapshots() {
+	for _, s := range j.snapshots {
+		text, err := vfs.ReadFile(j.fs, s.Path)
+		if err != nil {
+			j.unreadable(s.Path, err)
+		} else if _, err := producer.Decode(text); err != nil {
+			j.say(about(Harm, s.Path, segment.SaidSnapshot, plain(err)))
+		}
+	}
+}
+
+// lastLog is the number of the segment that a server goes on with: the last whose first batches do not belong before it, as
+// those of a copy under another name do.
 func (j *judge) lastLog() int {
 	all := j.part.Segments
 	for i := len(all) - 1; i >= 0; i-- {
@@ -214,7 +250,8 @@ func (j *judge) lastLog() int {
 		if err != nil {
 			return i // which is told when it is read
 		}
-		stranger := b.Next() && b.Header().BaseOffset < all[i].Base
+		// One of them alone may have been damaged where no CRC covers it.
+		stranger := b.Next() && b.Header().BaseOffset < all[i].Base && (!b.Next() || b.Header().BaseOffset < all[i].Base)
 		b.Close() // it was only read
 		if !stranger {
 			return i
@@ -259,7 +296,7 @@ func (j *judge) begin(s *Segment, last bool, start int64) bool {
 	j.now = &judged{seg: s, last: last, first: -1, end: 0, summed: true}
 	j.segments = append(j.segments, j.now)
 	j.counts.Segments++
-	if j.blind {
+	if j.blind || j.one != "" {
 		j.lose(j.next, s.Base-1)
 		j.next, j.claimed, j.blind = s.Base, 0, false
 		return true

@@ -123,6 +123,9 @@ func examine(ctx context.Context, fsys vfs.FS, place *Place, o VerifyOptions, ke
 			tell(f)
 		}
 	}
+	if v.place.Kind == OneFile {
+		v.neighbours()
+	}
 	parts := v.chosen(&o, tell)
 	if o.Progress != nil {
 		for _, p := range parts {
@@ -166,6 +169,9 @@ const looks = 4
 func (v *examined) judge(o *VerifyOptions, part *Partition, known map[string]int64) *judge {
 	for look := 1; ; look++ {
 		j := &judge{fs: v.fs, opts: o, part: part, known: known, clean: v.place.Clean.There()}
+		if v.place.Kind == OneFile {
+			j.one = v.place.Path
+		}
 		j.run()
 		harm := slices.ContainsFunc(j.findings, func(f Finding) bool { return f.Severity != Note })
 		if !harm || !o.Held || look == looks || v.place.Kind == OneFile || o.stopped() {
@@ -176,6 +182,20 @@ func (v *examined) judge(o *VerifyOptions, part *Partition, known map[string]int
 			return j
 		}
 		part = &again
+	}
+}
+
+// neighbours finds what lies beside a segment's file, which says what it has to be; other files are looked at alone.
+func (v *examined) neighbours() {
+	_, suffix, ok := segment.ParseFile(filepath.Base(v.place.Path))
+	if !ok || suffix == "snapshot" || len(v.place.Partitions) == 0 {
+		return
+	}
+	part := namePartition(filepath.Dir(v.place.Path))
+	if part.find(v.fs) == nil {
+		place := *v.place
+		place.Partitions = []Partition{part}
+		v.place = &place
 	}
 }
 
@@ -262,7 +282,7 @@ func (v *examined) overlay(o *VerifyOptions, tell func(Finding)) (known map[stri
 	}
 	over := vfs.NewOverlay(v.fs)
 	known, err = segment.ReplayJournal(over, filepath.Dir(v.place.Lock), slog.New(&listener{tell: func(f Finding) {
-		if v.place.Kind == WholeDirectory && !o.Held { // who writes to it meanwhile leaves all kinds of things
+		if (v.place.Kind == WholeDirectory || f.File == v.place.Path) && !o.Held { // who writes to it meanwhile leaves all kinds of things
 			tell(f)
 		}
 	}}))

@@ -81,6 +81,8 @@ var All = []Injury{
 	{Name: "last-bit-in-header", What: segment.SaidTornEnd, AtStart: true, Do: flip(last, recordCount)},
 	{Name: "last-bit-in-payload", What: segment.SaidTornEnd, AtStart: true, Do: flip(last, payload)},
 	{Name: "last-bit-in-crc", What: segment.SaidTornEnd, AtStart: true, Do: flip(last, crc)},
+	{Name: "last-bit-in-base-offset", What: segment.SaidOffsetWrong, AtStart: true, Do: flip(last, baseOffset)},
+	{Name: "first-bit-in-base-offset", What: segment.SaidOffsetWrong, AtStart: true, Do: flipFirst},
 	{Name: "known-bit-in-payload", From: Journaled, What: segment.SaidDamaged, AtStart: true, Do: flip(last, payload)},
 	{Name: "known-bit-in-length", From: Journaled, What: segment.SaidDamaged, AtStart: true, Do: flip(last, length)},
 	{Name: "torn-tail", What: segment.SaidTornEnd, AtStart: true, Do: tornTail},
@@ -172,6 +174,11 @@ func flip(of func(*Patient) *inspect.Segment, where func(place) (from, n int64))
 		from, n := where(b)
 		return p.change(s.Log.Path, b.at+from+p.Random.Int64N(n), 1, func(b []byte) { b[0] ^= 1 << p.Random.IntN(8) })
 	}
+}
+
+// flipFirst makes the base offset of the first batch of the last segment less than the segment's.
+func flipFirst(p *Patient) error {
+	return p.change(last(p).Log.Path, 7, 1, func(b []byte) { b[0] &= b[0] - 1 })
 }
 
 // FlipAnywhere flips one bit of any file of the partition.
