@@ -47,12 +47,31 @@ func (d *dumper) log(p *inspect.Partition, s *inspect.Segment) error {
 	defer b.Close()
 	d.sink.logFile(s.Log.Path, s.Base, from)
 	d.reading.Store(&s.Log.Path)
+	if d.o.batches || s.Log.Size-from < pipeLeast {
+		show := func(v *batchView) (bool, error) { return true, d.batch(v, b.Bytes) }
+		return d.walk(p, s, b, show, d.sayDamage)
+	}
+	pipe := d.pipe()
+	err = d.walk(p, s, b, func(v *batchView) (bool, error) { return pipe.batch(v, b.Bytes) }, pipe.damage)
+	if shown := pipe.close(); shown != nil {
+		return shown // it came first
+	}
+	return err
+}
+
+// sayDamage shows damage, and counts it.
+func (d *dumper) sayDamage(met *inspect.Damage) {
+	d.damage++
+	d.sink.damage(met)
+}
+
+// walk hands the batches of a segment that were asked for to show, which answers false when nothing more is wanted, and the damage among them to say.
+func (d *dumper) walk(p *inspect.Partition, s *inspect.Segment, b *inspect.Batches, show func(*batchView) (bool, error), say func(*inspect.Damage)) error {
 	v := batchView{partition: p, topic: d.topicOf(p), file: s.Log.Path, valid: true}
 	var met *inspect.Damage // not said yet
-	say := func() {
+	sayMet := func() {
 		if met != nil {
-			d.damage++
-			d.sink.damage(met)
+			say(met)
 		}
 		met = nil
 	}
@@ -66,23 +85,22 @@ func (d *dumper) log(p *inspect.Partition, s *inspect.Segment) error {
 			if v.header.BaseOffset <= d.o.from {
 				met = nil // it took nothing that was asked for
 			}
-			say()
+			sayMet()
 			if v.header.BaseOffset > d.o.to {
 				return nil
 			}
-			if v.header.LastOffset() < d.o.from {
+			if v.header.LastOffset() < d.o.from || d.o.control && !v.header.IsControl() || d.o.since >= 0 && v.header.MaxTimestamp < d.o.since {
 				continue
 			}
 			v.journaled = d.overlay.Alone(v.file, v.position, int64(v.header.Size()))
-			if err := d.batch(&v, b.Bytes); err != nil {
+			if more, err := show(&v); err != nil || !more {
 				return err
 			}
 		}
+		sayMet()
 		if b.Err() == nil || d.gone(b.Err()) {
-			say()
 			return nil
 		}
-		say()
 		if !errors.As(b.Err(), &met) {
 			return b.Err()
 		}
@@ -91,7 +109,7 @@ func (d *dumper) log(p *inspect.Partition, s *inspect.Segment) error {
 		}
 		if !b.Resume() {
 			if !met.Torn || !d.held {
-				say()
+				sayMet()
 			}
 			return nil
 		}
@@ -104,9 +122,6 @@ func (d *dumper) gone(err error) bool { return d.held && errors.Is(err, fs.ErrNo
 // batch shows a batch and those of its records that were asked for.
 func (d *dumper) batch(v *batchView, bytes func() ([]byte, error)) error {
 	h := &v.header
-	if d.o.control && !h.IsControl() || d.o.since >= 0 && h.MaxTimestamp < d.o.since {
-		return nil
-	}
 	if d.o.batches {
 		d.sink.batch(v)
 		return d.count()

@@ -26,7 +26,7 @@ type Options struct {
 	Unordered bool
 }
 
-// Batches steps through the batches of a .log file. It reads ahead on a goroutine of its own, a MiB at a time, so that reading
+// Batches steps through the batches of a .log file. It reads ahead on a goroutine of its own, two MiB at a time, so that reading
 // and checking overlap, and holds a few of them, whatever a batch announces. What it holds goes with Close.
 //
 //	b, err := inspect.OpenBatches(fs, name, inspect.Options{})
@@ -136,7 +136,8 @@ func (b *Batches) Next() bool {
 	}
 	if err := b.check(h); err != nil {
 		if !b.failed {
-			b.damaged(b.position, &h, err)
+			met := h // h itself is to stay where it is: there is one for each batch
+			b.damaged(b.position, &met, err)
 		}
 		b.ended(b.err)
 		return false

@@ -5,7 +5,6 @@ import (
 	"slices"
 
 	"github.com/millrace/millrace/segment"
-	"github.com/millrace/millrace/segment/producer"
 	"github.com/millrace/millrace/segment/vfs"
 )
 
@@ -45,9 +44,4 @@ func JournalTails(fsys vfs.FS, p *Place) (map[PartitionKey][]JournalTail, error)
 		})
 	}
 	return tails, nil
-}
-
-func checkSnapshot(b []byte) error {
-	_, err := producer.Decode(b)
-	return err
 }

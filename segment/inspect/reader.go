@@ -12,9 +12,11 @@ import (
 
 const (
 	// chunkBytes is how much is read at once.
-	chunkBytes = 1 << 20
+	chunkBytes = 2 << 20
 	// headBytes is the room in front of a chunk for the batch that begins in the one before it.
 	headBytes = 1 << 20
+	// askBytes is for how much at once the page cache is asked for: when it has all of that, it is not asked for each chunk.
+	askBytes = 16 << 20
 	// chunks is how many there are: one is looked at while the others are read.
 	chunks = 3
 )
@@ -26,6 +28,9 @@ type reader struct {
 	file   vfs.File
 	direct vfs.File // nil where there is no direct I/O
 	size   int64
+
+	// askedFrom and askedTo enclose what the page cache has; of the goroutine that reads ahead.
+	askedFrom, askedTo int64
 
 	free   chan *chunk
 	filled chan *chunk
@@ -114,10 +119,24 @@ func chunkLength(from, end int64) int {
 	return int(max(vfs.BlockSize, min(chunkBytes, n)))
 }
 
+// cached tells whether to read n bytes through the page cache.
+func (r *reader) cached(at, n int64) bool {
+	if at >= r.askedFrom && at+n <= r.askedTo {
+		return true
+	}
+	most := min(askBytes, r.size-at)
+	if cached, ok := vfs.Cached(r.file, at, most); !ok || cached == most {
+		r.askedFrom, r.askedTo = at, at+most // where nobody knows, direct I/O is left alone
+		return true
+	}
+	cached, _ := vfs.Cached(r.file, at, n)
+	return cached >= n/2
+}
+
 // fill reads n bytes at an offset that is a multiple of the block size.
 func (r *reader) fill(into []byte, at int64, n int) (int, error) {
 	if r.direct != nil {
-		if cached, ok := vfs.Cached(r.file, at, int64(n)); ok && cached < int64(n)/2 {
+		if !r.cached(at, int64(n)) {
 			whole := min(len(into), (n+vfs.BlockSize-1)&^(vfs.BlockSize-1))
 			got, err := r.direct.ReadAt(into[:whole], at)
 			if got >= n {
