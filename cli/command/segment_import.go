@@ -216,7 +216,7 @@ func (im *importing) choose(src *source.Source) error {
 	}
 	im.notes = append(im.notes, src.Notes...)
 	if len(missing) > 0 {
-		return fmt.Errorf("%s in none of the sources: %s\nGive the log directories of the other brokers too, or --missing empty for empty ones.", //nolint:staticcheck // a sentence for people
+		return fmt.Errorf("%s in none of the sources: %s\nGive the log directories of the other brokers too, or --missing empty for empty ones.",
 			areMissing(len(missing)), shortList(missing))
 	}
 	if len(im.plan) == 0 {
@@ -278,7 +278,7 @@ func (im *importing) settle() error {
 			configs = nil
 		}
 		if err := im.broker.ValidateTopic(configs); err != nil {
-			return fmt.Errorf("topic %s: %w\nGive it another value with --topic-config %s:KEY=VALUE, or none with %s:KEY=", t.Name, err, t.Name, t.Name) //nolint:staticcheck // as above
+			return fmt.Errorf("topic %s: %w\nGive it another value with --topic-config %s:KEY=VALUE, or none with %s:KEY=", t.Name, err, t.Name, t.Name)
 		}
 		if strings.Contains(configs["cleanup.policy"], "compact") {
 			im.note("topics with cleanup.policy=compact are not compacted here yet: they keep what they have now, and all that comes")
@@ -349,9 +349,9 @@ func (im *importing) check() error {
 	switch {
 	case len(damaged) > 0 && !im.c.Bool("skip-damaged"):
 		im.say()
-		return fmt.Errorf("damaged: %s; nothing was imported\nTake another replica, or give --skip-damaged for what lies around the damage.", shortList(damaged)) //nolint:staticcheck // as above
+		return fmt.Errorf("damaged: %s; nothing was imported\nTake another replica, or give --skip-damaged for what lies around the damage.", shortList(damaged))
 	case len(open) > 0:
-		return fmt.Errorf("transactions have not ended; nothing was imported\n%s\nStart the server and let them end, or give --open drop or --open keep.", strings.Join(open, "\n")) //nolint:staticcheck // as above
+		return fmt.Errorf("transactions have not ended; nothing was imported\n%s\nStart the server and let them end, or give --open drop or --open keep.", strings.Join(open, "\n"))
 	}
 	return nil
 }
@@ -436,7 +436,7 @@ func (im *importing) judge(eng *engine.Engine, t *importedTopic) error {
 	case there == nil:
 		return nil
 	case there.ID != t.ID:
-		return fmt.Errorf("topic %s is there already, as another one (id %s, the source has %s)\nDelete it, or leave it out with --exclude %s.", t.Name, there.ID, catalog.TopicID(t.ID), t.Name) //nolint:staticcheck // as above
+		return fmt.Errorf("topic %s is there already, as another one (id %s, the source has %s)\nDelete it, or leave it out with --exclude %s.", t.Name, there.ID, catalog.TopicID(t.ID), t.Name)
 	}
 	t.status = "already there"
 	for i, p := range t.Partitions {

@@ -27,6 +27,7 @@ import (
 const (
 	spoolBatch  = 256 << 10 // bytes of records in a batch
 	spoolMemory = 64 << 20  // of all batches that are not full yet
+	spoolMark   = ".millrace-import"
 )
 
 // ofRecords tells whether the source is a file of records: a file that is no .log, or standard input.
@@ -112,11 +113,20 @@ func (im *importing) spool(paths []string) (folder string, err error) {
 	default:
 		return "", usagef(commandPath(im.c), "records go to one topic, or to those that they name")
 	}
+	mark := filepath.Join(s.folder, spoolMark)
+	if _, err := os.Stat(s.folder); err == nil {
+		if _, err := os.Stat(mark); err != nil {
+			return "", fmt.Errorf("%s is in the way: records are brought into their form there, and it is nothing that an import has left", s.folder)
+		}
+	}
 	if err := os.RemoveAll(s.folder); err != nil {
 		return "", err
 	}
 	if err := os.MkdirAll(s.folder, 0o755); err != nil {
 		return "", err
+	}
+	if err := os.WriteFile(mark, nil, 0o644); err != nil {
+		return s.folder, err
 	}
 	// So that a segment command sees whose form it has, even when there is no record.
 	if err := os.WriteFile(filepath.Join(s.folder, "log-start-offset-checkpoint"), []byte("0\n0\n"), 0o644); err != nil {

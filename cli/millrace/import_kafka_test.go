@@ -15,6 +15,8 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/millrace/millrace/segment/vfs"
 )
 
 // TestImportFromKafka fills a real Kafka with all that its log can hold, has it stopped, imports its log directory and compares what
@@ -49,7 +51,7 @@ func TestImportFromKafka(t *testing.T) {
 	b.stop()
 	b = startBroker(t, data) // and again from what it has written itself
 	defer b.stop()
-	k.compareGrown(before, k.look(b.address))
+	k.compareGrown(after, k.look(b.address))
 }
 
 // importedKafka is what the test does with both.
@@ -311,7 +313,8 @@ func (k *importedKafka) read(bootstrap, topic string, partition int32, isolated 
 
 func (k *importedKafka) awaitStop(dir string) {
 	for range 100 {
-		if _, err := os.Stat(dir + "/.kafka_cleanshutdown"); err == nil {
+		held, err := vfs.Held(vfs.OS(), dir+"/.lock")
+		if k.must(err); !held {
 			return
 		}
 		time.Sleep(100 * time.Millisecond)

@@ -88,7 +88,7 @@ func Find(fsys vfs.FS, paths []string, catalogue Catalogue) (*Source, error) {
 		}
 	}
 	if meta.dirs > ours {
-		return nil, fmt.Errorf("the topics of this catalogue lie in %d log directories, of which %d are given: give them all", meta.dirs, ours)
+		return nil, fmt.Errorf("the topics of this catalogue lie in %d log directories: give them all", meta.dirs)
 	}
 	for _, place := range places {
 		if err := s.add(below[place], place, topics, &meta); err != nil {
