@@ -213,7 +213,7 @@ func ownName(name string) bool {
 	}
 	_, suffix, ok := parseFile(strings.TrimSuffix(name, deletedSuffix))
 	switch "." + suffix {
-	case ".log", ".index", ".timeindex", ".snapshot", sealedSuffix, checkpointSuffix:
+	case ".log", ".index", ".timeindex", ".txnindex", ".snapshot", sealedSuffix, checkpointSuffix:
 		return ok
 	}
 	return false

@@ -120,6 +120,7 @@ func (p *Place) findMillrace(fsys vfs.FS, entries []os.DirEntry) error {
 				}
 			case catalogFolder:
 				p.Catalog = path
+			case QuarantineFolder:
 			default:
 				p.Folders = append(p.Folders, path)
 			}

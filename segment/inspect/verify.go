@@ -268,9 +268,7 @@ func (v *examined) strangers() (list []Finding) {
 		list = append(list, about(severity(f.Path), f.Path, segment.SaidForeign, ""))
 	}
 	for _, path := range v.place.Folders {
-		if filepath.Base(path) != QuarantineFolder {
-			list = append(list, about(severity(path), path, segment.SaidForeign, "a folder"))
-		}
+		list = append(list, about(severity(path), path, segment.SaidForeign, "a folder"))
 	}
 	return list
 }
