@@ -160,7 +160,7 @@ func (l *Log) close(each bool) error {
 
 // saveClosed writes the checkpoint of a log that is closed and durable.
 func (l *Log) saveClosed(write func(fs vfs.FS, name string, data []byte) error) error {
-	if s := l.active(); s != nil {
+	if s := l.active(); s != nil && s.size.Load() > 0 {
 		return write(l.dir.fs, s.name(checkpointSuffix), l.checkpoint(s).encode())
 	}
 	return nil

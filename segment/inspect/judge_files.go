@@ -174,7 +174,7 @@ func (j *judge) endCheckpoint() {
 		}
 		j.say(f)
 		return
-	case now.cp != nil && !now.cpMet && len(now.bad) == 0:
+	case now.cp != nil && !now.cpMet && now.cp.Position > 0 && len(now.bad) == 0:
 		now.cpOdd = fmt.Sprintf("no batch ends at byte %d", now.cp.Position)
 	case now.cpOdd != "" && len(now.fixes) > 0 && now.cp != nil:
 		return // it tells of what the segment was before, and is right
