@@ -190,6 +190,7 @@ func TestPanicEndsOneConnection(t *testing.T) {
 		if got := lasts(t, client); got != 0 {
 			t.Errorf("closed after %v", got)
 		}
+		synctest.Wait() // a connection is closed before it is taken off the list
 		if n := s.Stats(); n.Panics != 1 || n.Connections != 1 {
 			t.Errorf("stats %+v", n)
 		}
