@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -25,14 +26,13 @@ type Options struct {
 	NodeID int32  // node.id
 	Rack   string // broker.rack
 
-	RequestMaxBytes     int           // of one frame: socket.request.max.bytes
-	QueuedRequestBytes  int64         // memory of all requests in flight: queued.max.request.bytes
-	FetchResponseBytes  int64         // memory of all fetch responses in flight
-	FetchMaxBytes       int           // of one fetch response: fetch.max.bytes
-	FetchSessions       int           // max.incremental.fetch.session.cache.slots
-	MaxConnections      int           // the smaller of max.connections and what the descriptors allow; 0 is no limit
-	MaxConnectionsPerIP int           // max.connections.per.ip; 0 is no limit
-	MaxIdle             time.Duration // without any request: connections.max.idle.ms
+	RequestMaxBytes    int           // of one frame: socket.request.max.bytes
+	QueuedRequestBytes int64         // memory of all requests in flight: queued.max.request.bytes
+	FetchResponseBytes int64         // memory of all fetch responses in flight
+	FetchMaxBytes      int           // of one fetch response: fetch.max.bytes
+	FetchSessions      int           // max.incremental.fetch.session.cache.slots
+	MaxConnections     int           // what the descriptors allow, whatever max.connections says; 0 is no limit
+	MaxIdle            time.Duration // without any request: connections.max.idle.ms
 
 	FrameTime    time.Duration // for the next part of a request that has begun to arrive
 	WriteTime    time.Duration // for a client to take the next part of a response
@@ -50,21 +50,19 @@ type Options struct {
 // are still to be set.
 func OptionsFor(cfg *config.Broker) Options {
 	o := Options{
-		NodeID:              cfg.NodeID,
-		Rack:                cfg.Rack,
-		RequestMaxBytes:     cfg.SocketRequestMaxBytes,
-		QueuedRequestBytes:  cfg.QueuedMaxRequestBytes,
-		FetchResponseBytes:  256 << 20,
-		FetchMaxBytes:       cfg.FetchMaxBytes,
-		FetchSessions:       cfg.FetchSessionSlots,
-		MaxConnections:      cfg.MaxConnections,
-		MaxConnectionsPerIP: cfg.MaxConnectionsPerIP,
-		MaxIdle:             cfg.ConnectionsMaxIdle,
-		FrameTime:           30 * time.Second,
-		WriteTime:           30 * time.Second,
-		MemoryTime:          30 * time.Second,
-		ReadAhead:           128,
-		ReadAheadMax:        16 << 20,
+		NodeID:             cfg.NodeID,
+		Rack:               cfg.Rack,
+		RequestMaxBytes:    cfg.SocketRequestMaxBytes,
+		QueuedRequestBytes: cfg.QueuedMaxRequestBytes,
+		FetchResponseBytes: 256 << 20,
+		FetchMaxBytes:      cfg.FetchMaxBytes,
+		FetchSessions:      cfg.FetchSessionSlots,
+		MaxIdle:            cfg.ConnectionsMaxIdle,
+		FrameTime:          30 * time.Second,
+		WriteTime:          30 * time.Second,
+		MemoryTime:         30 * time.Second,
+		ReadAhead:          128,
+		ReadAheadMax:       16 << 20,
 	}
 	if o.QueuedRequestBytes <= 0 {
 		o.QueuedRequestBytes = 256 << 20
@@ -260,17 +258,36 @@ func (s *Server) sleep(ctx context.Context, d time.Duration) bool {
 	return false
 }
 
+// limits are max.connections, or what the descriptors allow if that is less, and max.connections.per.ip, as they are now: an
+// operator lowers them while clients storm in. Those who are in stay.
+func (s *Server) limits() (connections, perIP int) {
+	connections, perIP = math.MaxInt, math.MaxInt
+	take := func(limit *int, value int) {
+		if value > 0 {
+			*limit = min(*limit, value)
+		}
+	}
+	take(&connections, s.opts.MaxConnections)
+	if s.engine != nil { // tests of the door alone have none
+		cfg := s.engine.Config()
+		take(&connections, cfg.MaxConnections)
+		take(&perIP, cfg.MaxConnectionsPerIP)
+	}
+	return connections, perIP
+}
+
 // welcome starts a connection, or refuses it by closing it at once.
 func (s *Server) welcome(nc net.Conn) {
 	c := newConn(s, nc)
+	connections, perIP := s.limits()
 	s.mu.Lock()
 	reason := ""
 	switch {
 	case s.stopped:
 		reason = "shutting down"
-	case s.opts.MaxConnections > 0 && len(s.open) >= s.opts.MaxConnections:
+	case len(s.open) >= connections:
 		reason = "max.connections reached"
-	case s.opts.MaxConnectionsPerIP > 0 && s.perIP[c.remoteHost] >= s.opts.MaxConnectionsPerIP:
+	case s.perIP[c.remoteHost] >= perIP:
 		reason = "max.connections.per.ip reached"
 	default:
 		s.open[c] = struct{}{}

@@ -39,7 +39,7 @@ func Run(s Settings, stdout, stderr io.Writer, version string) error {
 		return err
 	}
 	dataDir := strings.Join(broker.LogDirs, ", ")
-	connections, logFiles := raiseLimits(broker, logger)
+	connections, logFiles := raiseLimits(logger)
 	addProcessor(os.Getenv("GOMAXPROCS"))
 	collectEarly(os.Getenv("GOGC"))
 	ctx, stopSignals := untilSignal(logger)
@@ -105,12 +105,12 @@ func configure(s Settings, logger *slog.Logger) (*config.Broker, error) {
 
 // raiseLimits lets the process open as many files as the system allows, and returns how many of them clients may have, and how
 // many the log may keep open.
-func raiseLimits(broker *config.Broker, logger *slog.Logger) (connections, logFiles int) {
+func raiseLimits(logger *slog.Logger) (connections, logFiles int) {
 	files, err := raiseFileLimit()
 	if err != nil {
 		logger.Warn("the limit of open files could not be raised", "error", err, "limit", files)
 	}
-	connections, logFiles = min(connectionBound(files), broker.MaxConnections), logFileBound(files)
+	connections, logFiles = connectionBound(files), logFileBound(files)
 	logger.Debug("limits", "open_files", files, "connections", connections, "log_files", logFiles)
 	return connections, logFiles
 }

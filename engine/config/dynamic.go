@@ -10,8 +10,7 @@ import (
 // fixedHere are keys that Kafka can change while it runs and this broker cannot.
 // To store a new limit without keeping to it would be worse than to refuse it.
 var fixedHere = []string{
-	"listeners", "listener.security.protocol.map", "max.connection.creation.rate", "max.connections",
-	"max.connections.per.ip", "max.connections.per.ip.overrides",
+	"listeners", "listener.security.protocol.map", "max.connection.creation.rate", "max.connections.per.ip.overrides",
 }
 
 // listenerKeys is the prefix of keys that belong to one listener.
@@ -54,11 +53,20 @@ func (b *Broker) ValidateDynamic(configs map[string]string, perBroker bool) erro
 		if k.Has(Refused) && !isDefault(k, v) {
 			return &RefusedError{Key: name, Value: "…", Reason: notBuilt}
 		}
+		if reason := shutsEverybodyOut[name]; reason != "" && format(v) == "0" {
+			return &ConflictError{reason}
+		}
 	}
 	if len(single) > 0 {
 		return &ConflictError{"Cannot update these configs at default cluster level, broker id must be specified: " + set(single)}
 	}
 	return nil
+}
+
+// shutsEverybodyOut are limits that Kafka does not let become zero while it runs: nobody could take that back.
+var shutsEverybodyOut = map[string]string{
+	"max.connections":        "Invalid max.connections 0",
+	"max.connections.per.ip": "requirement failed: max.connections.per.ip can be set to zero only if max.connections.per.ip.overrides property is set.",
 }
 
 // reloadableSSL are the keys that Kafka changes per listener only.
