@@ -190,7 +190,7 @@ func TestStable(t *testing.T) {
 	if n, err := l.GetUint64([]byte("CurrentTerm")); n != 0 || err != nil {
 		t.Fatal(n, err)
 	}
-	for i := range uint64(2) {
+	for i := range uint64(3) {
 		if err := errors.Join(l.SetUint64([]byte("CurrentTerm"), 7+i), l.Set([]byte("LastVoteCand"), fmt.Appendf(nil, "node %d", i))); err != nil {
 			t.Fatal(err)
 		}
