@@ -222,9 +222,7 @@ func (c *Controller) propose(ctx context.Context, kind proposalKind, body []byte
 	}
 	defer c.budget.Release(cost)
 	p := newProposal(kind, c.fsm.applied.Load(), body)
-	heard, stop := c.fsm.await(p.id)
-	defer stop()
-	return c.press(ctx, p.id, p.encode(), heard, c.send)
+	return c.press(ctx, p.id, p.encode(), false)
 }
 
 // Accept takes up a proposal that another node has handed on (see Forward), and returns when it has been applied here. It does so
@@ -247,18 +245,20 @@ func (c *Controller) Accept(ctx context.Context, encoded []byte) error {
 		return err
 	}
 	defer c.budget.Release(cost)
-	heard, stop := c.fsm.await(p.id)
-	defer stop()
-	_, err = c.press(ctx, p.id, encoded, heard, c.take)
+	_, err = c.press(ctx, p.id, encoded, true)
 	return err
 }
 
 // resendAfter is when a proposal that was taken up, and of which nothing was heard, is sent again: raft drops some without a word.
 const resendAfter = 2 * time.Second
 
-// press sends a proposal until this node has applied it, or the context ends. It is sent again when the leader has changed, after an error, and now and then.
-func (c *Controller) press(ctx context.Context, id proposalID, encoded []byte, heard <-chan outcome,
-	send func(ctx context.Context, leader raft.ServerID, encoded []byte) error) (catalog.Result, error) {
+// press sends a proposal until this node has applied it, or the context ends. It is sent again when the leader has changed, after an error, and now and
+// then. When it may be sent here only, another's leading is the end of it.
+func (c *Controller) press(ctx context.Context, id proposalID, encoded []byte, hereOnly bool) (catalog.Result, error) {
+	sending, wake := context.WithCancel(ctx) // ends also when the outcome is known
+	defer wake()
+	heard, stop := c.fsm.await(id, wake)
+	defer stop()
 	wait := 20 * time.Millisecond
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
@@ -270,10 +270,16 @@ func (c *Controller) press(ctx context.Context, id proposalID, encoded []byte, h
 		if failed := c.trouble.Load(); failed != nil && errors.Is(*failed, catalog.ErrFailed) {
 			return catalog.Result{}, *failed
 		}
-		err := c.under(ctx, changed, func(ctx context.Context) error { return send(ctx, leader, encoded) })
+		if hereOnly && leader != c.roles.self {
+			return catalog.Result{}, ErrNotLeader
+		}
+		if leader != c.roles.self && leader != "" && c.opts.Forward == nil {
+			return catalog.Result{}, fmt.Errorf("%w: node %d leads, and nothing leads to it", ErrNotLeader, nodeOf(leader))
+		}
+		err := c.under(sending, changed, func(ctx context.Context) error { return c.send(ctx, leader, encoded) })
 		again := resendAfter
 		switch {
-		case errors.Is(err, ErrRefused), errors.Is(err, errFinal):
+		case errors.Is(err, ErrRefused):
 			return catalog.Result{}, err
 		case errors.Is(err, ErrNoLeader):
 			again = time.Hour // until there is one
@@ -298,16 +304,13 @@ func (c *Controller) press(ctx context.Context, id proposalID, encoded []byte, h
 	}
 }
 
-// under runs f with a context that ends also when the leader changes.
+// under runs f with a context that ends also when the leader changes, or when nothing has been heard for long.
 func (c *Controller) under(ctx, changed context.Context, f func(context.Context) error) error {
-	ctx, cancel := context.WithCancel(ctx)
+	ctx, cancel := context.WithTimeout(ctx, resendAfter)
 	defer cancel()
 	defer context.AfterFunc(changed, cancel)()
 	return f(ctx)
 }
-
-// errFinal ends pressing with the error that wraps it.
-var errFinal = errors.New("controller: final")
 
 // send gives a proposal to raft here, or to the leader.
 func (c *Controller) send(ctx context.Context, leader raft.ServerID, encoded []byte) error {
@@ -316,21 +319,11 @@ func (c *Controller) send(ctx context.Context, leader raft.ServerID, encoded []b
 		return ErrNoLeader
 	case leader == c.roles.self:
 		return c.enqueue(ctx, encoded)
-	case c.opts.Forward == nil:
-		return fmt.Errorf("%w: node %d leads, and nothing leads to it (%w)", ErrNotLeader, nodeOf(leader), errFinal)
 	}
 	return c.opts.Forward.Forward(ctx, nodeOf(leader), encoded)
 }
 
-// take gives a proposal to raft when this node leads.
-func (c *Controller) take(ctx context.Context, leader raft.ServerID, encoded []byte) error {
-	if leader != c.roles.self {
-		return fmt.Errorf("%w (%w)", ErrNotLeader, errFinal)
-	}
-	return c.enqueue(ctx, encoded)
-}
-
-// enqueue puts a proposal into raft's queue. What becomes of it is heard from the state machine: raft's own answer may never come. It
+// enqueue puts a proposal into raft's queue, or gives up with the context's deadline. What becomes of it is heard from the state machine: raft's own answer may never come. It
 // blocks while the queue is full, which is as long as the disk takes at most.
 func (c *Controller) enqueue(ctx context.Context, encoded []byte) error {
 	in := c.current.Load()

@@ -32,7 +32,7 @@ type fsm struct {
 	members func()          // called when the configuration has changed; must not block
 
 	mu          sync.Mutex // guards the fields below; never held across a call
-	waiters     map[proposalID][]chan outcome
+	waiters     map[proposalID][]*waiter
 	subscribers []*subscriber
 }
 
@@ -44,8 +44,14 @@ type outcome struct {
 	err error
 }
 
+// waiter is somebody who waits for a proposal.
+type waiter struct {
+	heard chan outcome // capacity one
+	wake  func()       // called after the outcome; must not block
+}
+
 func newFSM() *fsm {
-	f := &fsm{state: state{image: catalog.NewImage()}, waiters: map[proposalID][]chan outcome{}}
+	f := &fsm{state: state{image: catalog.NewImage()}, waiters: map[proposalID][]*waiter{}}
 	f.image.Store(f.state.image)
 	return f
 }
@@ -140,17 +146,17 @@ func (f *fsm) subscribe(fn func(old, new *catalog.Image)) (stop func()) {
 }
 
 // await registers somebody who waits for a proposal to be applied here.
-func (f *fsm) await(id proposalID) (heard <-chan outcome, stop func()) {
-	c := make(chan outcome, 1)
+func (f *fsm) await(id proposalID, wake func()) (heard <-chan outcome, stop func()) {
+	w := &waiter{make(chan outcome, 1), wake}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.waiters[id] = append(f.waiters[id], c)
-	return c, func() {
+	f.waiters[id] = append(f.waiters[id], w)
+	return w.heard, func() {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		kept := f.waiters[id][:0]
 		for _, have := range f.waiters[id] {
-			if have != c {
+			if have != w {
 				kept = append(kept, have)
 			}
 		}
@@ -164,9 +170,10 @@ func (f *fsm) await(id proposalID) (heard <-chan outcome, stop func()) {
 func (f *fsm) answer(id proposalID, o outcome) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for _, c := range f.waiters[id] {
+	for _, w := range f.waiters[id] {
 		select {
-		case c <- o:
+		case w.heard <- o:
+			w.wake()
 		default:
 		}
 	}

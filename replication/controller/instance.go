@@ -37,9 +37,12 @@ type instance struct {
 
 	ended  chan struct{} // closed when it has to be shut down
 	once   sync.Once
-	reason error // set before ended is closed
-	helper sync.WaitGroup
+	reason error        // set before ended is closed
 	since  atomic.Int64 // when it began to lead, Unix ns; 0: it does not
+
+	helpers sync.WaitGroup
+	mu      sync.Mutex // guards closed
+	closed  bool       // no more helpers
 }
 
 // end has the keeper shut the instance down. It does not block.
@@ -48,6 +51,16 @@ func (in *instance) end(reason error) {
 		in.reason = reason
 		close(in.ended)
 	})
+}
+
+// help runs f on a goroutine that shutdown waits for. It is false when there is to be none any more.
+func (in *instance) help(f func()) bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if !in.closed {
+		in.helpers.Go(f)
+	}
+	return !in.closed
 }
 
 func (c *Controller) config() *raft.Config {
@@ -151,8 +164,10 @@ func (in *instance) lookAtLeader() {
 	if c.current.Load() != in {
 		return
 	}
-	_, leader := in.raft.LeaderWithID()
-	before := c.roles.set(leader)
+	before, leader := c.roles.look(func() raft.ServerID {
+		_, leader := in.raft.LeaderWithID() // takes a lock of raft's for a moment, under which nothing is called
+		return leader
+	})
 	if leader == before {
 		return
 	}
@@ -176,8 +191,11 @@ func (in *instance) shutdown(ctx context.Context) error {
 	in.end(catalog.ErrClosed)
 	in.nudger.close()
 	err := in.raft.Shutdown().Error()
-	in.helper.Wait()
+	in.mu.Lock()
+	in.closed = true
+	in.mu.Unlock()
+	in.helpers.Wait()
 	in.since.Store(0)
-	c.roles.set("")
+	c.roles.look(func() raft.ServerID { return "" })
 	return errors.Join(err, in.bounded.Release(ctx))
 }

@@ -158,7 +158,9 @@ func (c *Controller) leave(in *instance) {
 // transfer hands leadership to another voter.
 func (in *instance) transfer() error {
 	result := make(chan error, 1)
-	in.helper.Go(func() { result <- in.raft.LeadershipTransfer().Error() })
+	if !in.help(func() { result <- in.raft.LeadershipTransfer().Error() }) {
+		return catalog.ErrClosed
+	}
 	timer := time.NewTimer(3 * in.c.settings.ElectionTimeout) // raft itself gives up after two
 	defer timer.Stop()
 	select {
@@ -196,5 +198,5 @@ func (in *instance) snapshot() {
 		return
 	}
 	f.bytes.Store(0)
-	in.helper.Go(func() { in.raft.Snapshot() }) // waits for a snapshot under way, and ends with the raft
+	in.help(func() { in.raft.Snapshot() }) // waits for a snapshot under way, and ends with the raft
 }

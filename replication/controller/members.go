@@ -86,7 +86,7 @@ func (c *Controller) change(ctx context.Context, begin func(in *instance, left t
 	result := make(chan error, 1)
 	deadline, _ := ctx.Deadline() // there is one
 	left := max(deadline.Sub(c.opts.Now()), time.Millisecond)
-	in.helper.Go(func() { // raft answers when the change is committed or leadership lost
+	helped := in.help(func() { // raft answers when the change is committed or leadership lost
 		defer func() { c.changing <- struct{}{} }()
 		if future := begin(in, left); future != nil {
 			result <- future.Error()
@@ -94,6 +94,10 @@ func (c *Controller) change(ctx context.Context, begin func(in *instance, left t
 		}
 		result <- nil
 	})
+	if !helped {
+		c.changing <- struct{}{}
+		return ErrNotLeader
+	}
 	select {
 	case err := <-result:
 		c.kick()
@@ -156,7 +160,9 @@ func (c *Controller) tend(in *instance) time.Duration {
 	if step.Kind != Stay {
 		select {
 		case <-c.changing:
-			in.helper.Go(func() { c.carryOut(in, step) })
+			if !in.help(func() { c.carryOut(in, step) }) {
+				c.changing <- struct{}{}
+			}
 		default: // one is under way, and kicks when it is done
 		}
 		return 0

@@ -12,7 +12,7 @@ import (
 type roles struct {
 	self raft.ServerID
 
-	mu     sync.Mutex // guards the fields below; never held across a call
+	mu     sync.Mutex // guards the fields below
 	leader raft.ServerID
 	gen    context.Context // ends when anything may have changed
 	end    context.CancelFunc
@@ -31,14 +31,15 @@ func (r *roles) now() (raft.ServerID, context.Context) {
 	return r.leader, r.gen
 }
 
-// set notes who leads now.
-func (r *roles) set(leader raft.ServerID) (before raft.ServerID) {
+// look notes who leads now, as ask tells: it is called with the lock held, so that of two who look at the same time the later one's
+// answer stays.
+func (r *roles) look(ask func() raft.ServerID) (before, leader raft.ServerID) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	before, r.leader = r.leader, leader
+	before, r.leader = r.leader, ask()
 	r.end()
 	r.gen, r.end = context.WithCancel(context.Background())
-	return before
+	return before, r.leader
 }
 
 // changed lets everybody who waits look again.

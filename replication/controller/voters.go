@@ -51,11 +51,8 @@ func PlanVoters(members []Member, leader int32, most int) Step {
 	if p.alive < p.voters/2+1 {
 		return Step{}
 	}
-	want := min(p.alive+len(p.able), most)
-	if want -= 1 - want%2; want < 1 { // odd
-		want = 1
-	}
-	return p.step(members, want)
+	want := min(p.voters+len(p.able), most)
+	return p.step(members, max(1, want-1+want%2)) // odd
 }
 
 // plan counts the voters.
@@ -70,17 +67,16 @@ type plan struct {
 func (p *plan) step(members []Member, want int) Step {
 	best := p.best()
 	switch {
-	case p.alive > want:
+	case p.voters > want:
 		return p.demote(members)
-	case p.alive < want && len(p.dead) > 0 && p.voters >= want:
-		// Its place is taken in the next step. Fewer voters need a smaller majority, so this one is safe.
-		return Step{Demote, p.dead[0].ID}
-	case p.alive < want && best != nil && p.alive+1 >= (p.voters+1)/2+1:
+	case best == nil:
+		return Step{}
+	case p.voters < want:
 		return Step{Promote, best.ID}
-	case p.alive == want && len(p.dead) > 0 && p.voters > want:
+	case len(p.dead) > 0: // its place is taken in the next step
 		return Step{Demote, p.dead[0].ID}
-	case p.alive == want && len(p.dead) == 0 && best != nil && p.racks[best.Rack]+2 <= p.crowd(members):
-		return Step{Promote, best.ID} // one of the crowded rack loses its vote in the next step
+	case p.racks[best.Rack]+2 <= p.crowd(members): // one of the crowded rack loses its vote in the next step
+		return Step{Promote, best.ID}
 	}
 	return Step{}
 }
