@@ -96,9 +96,16 @@ func (c *Controller) retire(in *instance) bool {
 	defer cancel()
 	go func() { // ends with this call
 		select {
-		case <-c.stop:
-			cancel()
 		case <-ctx.Done():
+			return
+		case <-c.stop:
+		}
+		timer := time.NewTimer(c.settings.DiskBound)
+		defer timer.Stop()
+		select {
+		case <-ctx.Done():
+		case <-timer.C: // Close does not wait longer for a disk
+			cancel()
 		}
 	}()
 	late := in.shutdown(ctx)

@@ -200,7 +200,11 @@ func (s *moodyStore) mood() error {
 func (s *moodyStore) stall() (release func()) {
 	c := make(chan struct{})
 	s.hang.Store(&c)
-	return sync.OnceFunc(func() { s.hang.CompareAndSwap(&c, nil); close(c) })
+	return func() {
+		if s.hang.CompareAndSwap(&c, nil) {
+			close(c)
+		}
+	}
 }
 
 func (s *moodyStore) StoreLogs(logs []*raft.Log) error {
@@ -370,6 +374,9 @@ func (cl *cluster) kill(n *node) {
 	cl.t.Helper()
 	cl.net.isolate(n.id, true)
 	n.down = true
+	if c := n.store.hang.Swap(nil); c != nil { // the write that hangs ends with the process, this one may have been carried out
+		close(*c)
+	}
 	if err := n.Close(); err != nil {
 		cl.t.Error("close:", err)
 	}
