@@ -133,7 +133,7 @@ func TestStalled(t *testing.T) {
 		}
 		time.Sleep(time.Minute)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-		if _, err := follower.Propose(ctx, topics("x")); !errors.Is(err, ErrUnknownOutcome) || !errors.Is(err, context.DeadlineExceeded) {
+		if _, err := follower.Propose(ctx, topics("x")); errors.Is(err, ErrUnknownOutcome) || !errors.Is(err, ErrNoLeader) || !errors.Is(err, context.DeadlineExceeded) {
 			t.Error(err)
 		}
 		cancel()

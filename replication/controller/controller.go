@@ -191,8 +191,8 @@ func (c *Controller) Close() error {
 
 // Propose has a command applied by the cluster, and returns when that is decided, this node's image shows it, and every subscriber of
 // this node has been told. There is one deadline, the context's, for everything; a proposal is sent again, to whoever leads, until then, and
-// is applied once. ErrUnknownOutcome means that it came first. Errors of single items are in the result, whose Image
-// is the one that the command led to.
+// is applied once. ErrUnknownOutcome means that the deadline, or the end of this node's part, came first; any other error that nothing was done. Errors of single
+// items are in the result, whose Image is the one that the command led to.
 func (c *Controller) Propose(ctx context.Context, cmd catalog.Command) (catalog.Result, error) {
 	body, err := catalog.EncodeCommand(cmd)
 	if err != nil {
@@ -262,25 +262,29 @@ func (c *Controller) press(ctx context.Context, id proposalID, encoded []byte, h
 	wait := 20 * time.Millisecond
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
+	sent := false
+	failed := func(err error) (catalog.Result, error) {
+		select {
+		case o := <-heard: // at the last moment
+			return o.res, o.err
+		default:
+		}
+		if sent {
+			err = fmt.Errorf("%w: %w", ErrUnknownOutcome, err)
+		}
+		return catalog.Result{}, err
+	}
 	for {
 		leader, changed := c.roles.now()
-		if c.closing.Load() {
-			return catalog.Result{}, catalog.ErrClosed
-		}
-		if failed := c.trouble.Load(); failed != nil && errors.Is(*failed, catalog.ErrFailed) {
-			return catalog.Result{}, *failed
-		}
-		if hereOnly && leader != c.roles.self {
-			return catalog.Result{}, ErrNotLeader
-		}
-		if leader != c.roles.self && leader != "" && c.opts.Forward == nil {
-			return catalog.Result{}, fmt.Errorf("%w: node %d leads, and nothing leads to it", ErrNotLeader, nodeOf(leader))
+		if err := c.refusal(leader, hereOnly); err != nil {
+			return failed(err)
 		}
 		err := c.under(sending, changed, func(ctx context.Context) error { return c.send(ctx, leader, encoded) })
+		sent = sent || !errors.Is(err, ErrNoLeader)
 		again := resendAfter
 		switch {
 		case errors.Is(err, ErrRefused):
-			return catalog.Result{}, err
+			return failed(err)
 		case errors.Is(err, ErrNoLeader):
 			again = time.Hour // until there is one
 		case err != nil:
@@ -292,16 +296,30 @@ func (c *Controller) press(ctx context.Context, id proposalID, encoded []byte, h
 		case o := <-heard:
 			return o.res, o.err
 		case <-ctx.Done():
-			select {
-			case o := <-heard:
-				return o.res, o.err
-			default:
-				return catalog.Result{}, errors.Join(fmt.Errorf("%w: %w", ErrUnknownOutcome, ctx.Err()), err)
-			}
+			return failed(errors.Join(ctx.Err(), err))
 		case <-changed.Done():
 		case <-timer.C:
 		}
 	}
+}
+
+// refusal is why a proposal cannot be sent from here, nil when it can or may soon be.
+func (c *Controller) refusal(leader raft.ServerID, hereOnly bool) error {
+	if c.closing.Load() {
+		return catalog.ErrClosed
+	}
+	if failed := c.trouble.Load(); failed != nil && errors.Is(*failed, catalog.ErrFailed) {
+		return *failed
+	}
+	switch {
+	case leader == c.roles.self:
+		return nil
+	case hereOnly:
+		return ErrNotLeader
+	case leader != "" && c.opts.Forward == nil:
+		return fmt.Errorf("%w: node %d leads, and nothing leads to it", ErrNotLeader, nodeOf(leader))
+	}
+	return nil
 }
 
 // under runs f with a context that ends also when the leader changes, or when nothing has been heard for long.

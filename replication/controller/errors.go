@@ -8,7 +8,7 @@ var (
 	ErrNotLeader = errors.New("controller: not the leader")
 	// ErrNoLeader means that no leader is known at the moment.
 	ErrNoLeader = errors.New("controller: no leader")
-	// ErrUnknownOutcome means that the deadline came first: the command may still take effect, once.
+	// ErrUnknownOutcome means that the deadline, or the end of this node's part, came first: the command may still take effect, once.
 	ErrUnknownOutcome = errors.New("controller: it is not known what became of the change")
 	// ErrForgotten means that a command was sent again so late that nobody remembers whether it was applied before. It was not applied now.
 	ErrForgotten = errors.New("controller: too late to tell whether the change was made")

@@ -49,6 +49,11 @@ func (s *sayings) again(msg string) bool {
 	return false
 }
 
+// usual are warnings of what is nothing to worry about.
+var usual = map[string]bool{
+	"failed to get previous log": true, // a follower that is asked for what is on its way, or that catches up
+}
+
 // Log maps the level and hands the message on.
 func (l *logger) Log(level hclog.Level, msg string, args ...any) {
 	to := slog.LevelDebug
@@ -58,7 +63,7 @@ func (l *logger) Log(level hclog.Level, msg string, args ...any) {
 	case level == hclog.Warn:
 		to = slog.LevelInfo
 	}
-	if to > slog.LevelDebug && l.said.again(msg) {
+	if to > slog.LevelDebug && (usual[msg] || l.said.again(msg)) {
 		to = slog.LevelDebug
 	}
 	if !l.log.Enabled(context.Background(), to) {

@@ -3,6 +3,7 @@ package controller
 import (
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/hashicorp/raft"
 )
@@ -72,30 +73,50 @@ func (n *nudger) nudge(what committed) {
 	}
 }
 
+// The pauses before a follower is told again that did not have the entry yet: it may be on its way beside what tells of it.
+const (
+	firstNudge = 2 * time.Millisecond
+	lastNudge  = commitTimeout / 4
+)
+
 // follow tells one follower. It ends when the nudger is closed.
 func (n *nudger) follow(id raft.ServerID, wake <-chan struct{}) {
 	defer n.wg.Done()
-	c, told := n.in.c, committed{}
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	told, pause := committed{}, firstNudge
 	for {
 		select {
 		case <-n.stop:
 			return
 		case <-wake:
+			pause = firstNudge
+		case <-timer.C:
 		}
 		what := *n.what.Load()
-		address := n.addressOf(id)
-		if what == told || address == "" {
+		if what == told || n.tell(id, what) || pause > lastNudge {
+			told = what // or raft tells it
 			continue
 		}
-		told = what
-		self := c.link.EncodePeer(c.roles.self, c.link.LocalAddr())
-		args := &raft.AppendEntriesRequest{
-			RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(c.roles.self), Addr: self},
-			Term:      what.term, Leader: self, PrevLogEntry: what.index, PrevLogTerm: what.term, LeaderCommitIndex: what.index,
-		}
-		// A follower that is behind, or gone, hears of it from raft.
-		_ = c.link.AppendEntries(id, address, args, new(raft.AppendEntriesResponse))
+		timer.Reset(pause)
+		pause *= 2
 	}
+}
+
+// tell is false when the follower does not have the entry yet.
+func (n *nudger) tell(id raft.ServerID, what committed) bool {
+	c, address := n.in.c, n.addressOf(id)
+	if address == "" {
+		return true
+	}
+	self := c.link.EncodePeer(c.roles.self, c.link.LocalAddr())
+	args := &raft.AppendEntriesRequest{
+		RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(c.roles.self), Addr: self},
+		Term:      what.term, Leader: self, PrevLogEntry: what.index, PrevLogTerm: what.term, LeaderCommitIndex: what.index,
+	}
+	var resp raft.AppendEntriesResponse
+	err := c.link.AppendEntries(id, address, args, &resp)
+	return err != nil || resp.Success || resp.Term > what.term // one that is gone hears of it from raft
 }
 
 func (n *nudger) addressOf(id raft.ServerID) raft.ServerAddress {
