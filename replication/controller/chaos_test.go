@@ -114,9 +114,11 @@ func chaos(t *testing.T, seed uint64, count int32) (acked, unknown int) {
 	}
 	clients.Wait()
 	for _, n := range cl.nodes {
-		if err := n.Sync(t.Context()); err != nil {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		if err := n.Sync(ctx); err != nil {
 			t.Errorf("node %d: %v", n.id, err)
 		}
+		cancel()
 	}
 	cl.same(h.topics...)
 	last := cl.nodes[0].Image().NextProducerID()

@@ -129,7 +129,7 @@ func Open(opts Options) (*Controller, error) {
 	}
 	c.fsm.moved = c.applied
 	c.fsm.members = c.kick
-	in, err := c.start(true)
+	in, err := c.start()
 	if err != nil {
 		return nil, err
 	}

@@ -76,12 +76,11 @@ func (c *Controller) config() *raft.Config {
 	return conf
 }
 
-// start begins a raft on what is stored. Restore is for the first: later ones find the state machine where it is.
-func (c *Controller) start(restore bool) (*instance, error) {
+// start begins a raft on what is stored. The state machine that it finds may be ahead of the latest snapshot, or behind it.
+func (c *Controller) start() (*instance, error) {
 	in := &instance{c: c, ended: make(chan struct{})}
 	in.bounded = raftlog.Bound(c.opts.Log, c.opts.Snapshots, c.settings.DiskBound, in.end)
 	conf := c.config()
-	conf.NoSnapshotRestoreOnStart = !restore
 	var err error
 	started := make(chan struct{})
 	go func() { // the bounded log may end the goroutine instead of letting raft panic

@@ -43,7 +43,7 @@ func (c *Controller) keep(in *instance) {
 			}
 			pause = min(max(firstPause, 2*pause), lastPause)
 			var err error
-			if in, err = c.start(false); err == nil {
+			if in, err = c.start(); err == nil {
 				break
 			}
 			c.report(err)
@@ -125,7 +125,8 @@ func (c *Controller) retire(in *instance) bool {
 
 // passes tells whether what has ended a raft may go by itself.
 func passes(err error) bool {
-	return err == nil || errors.Is(err, raftlog.ErrStalled) || errors.Is(err, raftlog.ErrNoSpace) || errors.Is(err, errRestart)
+	return err == nil || errors.Is(err, raftlog.ErrStalled) || errors.Is(err, raftlog.ErrNoSpace) || errors.Is(err, errRestart) ||
+		errors.Is(err, raftlog.ErrReplaced)
 }
 
 // errRestart ends a raft that is to be begun again.

@@ -185,8 +185,6 @@ type moodyStore struct {
 	fault atomic.Pointer[error]
 }
 
-func (s *moodyStore) IsMonotonic() bool { return true }
-
 func (s *moodyStore) mood() error {
 	if c := s.hang.Load(); c != nil {
 		<-*c
@@ -393,6 +391,13 @@ func (cl *cluster) until(what string, most time.Duration, is func() bool) time.D
 	begun := time.Now()
 	for !is() {
 		if time.Since(begun) > most {
+			for _, n := range cl.nodes {
+				if in := n.current.Load(); in != nil {
+					cl.t.Logf("node %d: %v, version %d, %v", n.id, n.Err(), n.Image().Version(), in.raft.Stats())
+				} else {
+					cl.t.Logf("node %d: %v, version %d", n.id, n.Err(), n.Image().Version())
+				}
+			}
 			cl.t.Fatalf("no %s within %v", what, most)
 		}
 		time.Sleep(5 * time.Millisecond)

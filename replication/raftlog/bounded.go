@@ -34,7 +34,6 @@ var currentTerm = []byte("CurrentTerm")
 type Store interface {
 	raft.LogStore
 	raft.StableStore
-	raft.MonotonicLogStore
 }
 
 // Bounded gives raft its log, stable store and snapshots with a bound for each operation. It is for the
@@ -127,9 +126,6 @@ func (b *Bounded) boundOf(bytes int) time.Duration {
 	return b.bound + time.Duration(bytes)*time.Second/bytesPerSecond
 }
 
-// IsMonotonic is the store's.
-func (b *Bounded) IsMonotonic() bool { return b.store.IsMonotonic() }
-
 // FirstIndex is the store's.
 func (b *Bounded) FirstIndex() (uint64, error) { return b.store.FirstIndex() }
 
@@ -219,7 +215,7 @@ func (s boundedSnapshots) Create(version raft.SnapshotVersion, index, term uint6
 	if err != nil {
 		return nil, err
 	}
-	return &boundedSink{b: s.b, sink: made, id: made.ID()}, nil
+	return &boundedSink{b: s.b, sink: made, id: made.ID(), index: index, term: term}, nil
 }
 
 // List lists them within ten bounds.
@@ -260,6 +256,8 @@ type boundedSink struct {
 	id   string
 	size int
 	lost bool // an operation did not come back in time, and gives the snapshot up when it does
+
+	index, term uint64 // of the last entry in it
 }
 
 func (k *boundedSink) do(what string, bytes int, f func() error) error {
@@ -290,8 +288,43 @@ func (k *boundedSink) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// Close makes the snapshot durable within the bound.
-func (k *boundedSink) Close() error { return k.do("syncing a snapshot", k.size, k.sink.Close) }
+// Close makes the snapshot durable within the bound, and removes a log that it has replaced.
+func (k *boundedSink) Close() error {
+	if err := k.do("syncing a snapshot", k.size, k.sink.Close); err != nil {
+		return err
+	}
+	return k.b.replace(k.index, k.term)
+}
+
+// replace removes the log when a snapshot that came from the leader does not agree with it, so that the entries that come next follow what
+// is there. Those of a snapshot of one's own, and of one from the leader that is behind the log, do agree, and stay.
+//
+// Raft would do that itself for a MonotonicLogStore, but without looking (1.8.0): a late copy of an older snapshot takes with it all that
+// the follower has acknowledged since, and the process panics.
+func (b *Bounded) replace(index, term uint64) error {
+	first, err := b.store.FirstIndex()
+	if err != nil {
+		return err
+	}
+	last, err := b.store.LastIndex()
+	if err != nil || last == 0 || index < first {
+		return err
+	}
+	if index <= last {
+		var e raft.Log
+		if err := b.GetLog(index, &e); err == nil && e.Term == term {
+			return nil
+		}
+	}
+	if err := b.DeleteRange(first, last); err != nil {
+		return err
+	}
+	if index <= last { // raft takes the entries that were removed for its last, and would refuse all others
+		b.fail(ErrReplaced)
+		return ErrReplaced
+	}
+	return nil
+}
 
 // Cancel gives the snapshot up.
 func (k *boundedSink) Cancel() error {

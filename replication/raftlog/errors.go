@@ -23,6 +23,8 @@ var (
 	// ErrFailed means that an earlier write failed, so what is on the disk is not known
 	// before the log is opened again.
 	ErrFailed = errors.New("raftlog: refuses writes after a failed one")
+	// ErrReplaced means that a snapshot from the leader has replaced entries that the leader does not know. Raft has to begin again.
+	ErrReplaced = errors.New("raftlog: a snapshot has replaced the log")
 	// ErrClosed means that the log was closed.
 	ErrClosed = errors.New("raftlog: closed")
 	// ErrStalled means that the disk did not answer within the bound; see [StallError].

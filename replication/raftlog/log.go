@@ -133,9 +133,6 @@ func (l *Log) fail(err error) error {
 	return l.failure
 }
 
-// IsMonotonic tells raft that there are no holes: it empties the log after a snapshot from the leader.
-func (l *Log) IsMonotonic() bool { return true }
-
 // FirstIndex is the index of the first entry, 0 without entries. It does not touch the disk.
 func (l *Log) FirstIndex() (uint64, error) {
 	l.mu.Lock()

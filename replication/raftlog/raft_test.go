@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"github.com/millrace/millrace/segment/vfs"
 )
 
 // moodyStore is in memory, and hangs or fails when it is told to.
@@ -25,8 +27,6 @@ type moodyStore struct {
 }
 
 func newMoody() *moodyStore { return &moodyStore{InmemStore: raft.NewInmemStore()} }
-
-func (s *moodyStore) IsMonotonic() bool { return true }
 
 func (s *moodyStore) mood() error {
 	if c := s.hang.Load(); c != nil {
@@ -483,3 +483,42 @@ func (k *slowSink) ID() string                  { return "slow" }
 func (k *slowSink) Write(b []byte) (int, error) { <-k.s.hang; return len(b), nil }
 func (k *slowSink) Close() error                { return nil }
 func (k *slowSink) Cancel() error               { k.s.cancelled.Add(1); return nil }
+
+// TestReplace: a snapshot removes the log only where they do not agree.
+func TestReplace(t *testing.T) {
+	for _, tt := range []struct {
+		name        string
+		index, term uint64
+		wantLast    uint64
+		wantErr     error
+	}{
+		{"of one's own, or a late one", 7, 2, 9, nil},
+		{"of before the log", 4, 2, 9, nil},
+		{"of the last entry", 9, 2, 9, nil},
+		{"ahead", 100, 3, 0, nil},
+		{"of a leader that does not know the entries", 7, 3, 0, ErrReplaced},
+	} {
+		store := newMoody()
+		if err := store.StoreLogs(entries(5, 9, 2, 10)); err != nil {
+			t.Fatal(err)
+		}
+		snaps, err := OpenSnapshots(vfs.NewMem(), "s", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b := Bound(store, snaps, 0, nil)
+		sink, err := b.Snapshots().Create(1, tt.index, tt.term, oneVoter, 1, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := sink.Close(); !errors.Is(err, tt.wantErr) || !errors.Is(b.Err(), tt.wantErr) {
+			t.Errorf("%s: %v, %v", tt.name, err, b.Err())
+		}
+		if last, _ := store.LastIndex(); last != tt.wantLast {
+			t.Errorf("%s: the log ends with %d", tt.name, last)
+		}
+		if err := b.Release(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}
+}
