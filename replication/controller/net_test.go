@@ -218,6 +218,11 @@ func (s *moodyStore) DeleteRange(from, to uint64) error {
 	if err := s.mood(); err != nil {
 		return err
 	}
+	first, _ := s.FirstIndex()
+	last, _ := s.LastIndex()
+	if from, to = max(from, first), min(to, last); last == 0 || from > to { // which InmemStore does not look for
+		return nil
+	}
 	return s.InmemStore.DeleteRange(from, to)
 }
 

@@ -425,3 +425,35 @@ func BenchmarkStoreLogs(b *testing.B) {
 		})
 	}
 }
+
+// TestLogBehindBounded: a disk that hangs under Badger is met within the bound, nothing that comes after it is written, and what was
+// under way is there when the disk is back.
+func TestLogBehindBounded(t *testing.T) {
+	disk := &testDisk{}
+	l, err := Open(Options{Dir: t.TempDir(), Disk: disk})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	keep(t, l, entries(1, 3, 1, 10))
+	back := make(chan struct{})
+	hang := func() error { <-back; return nil }
+	disk.probe.Store(&hang)
+	broken := make(chan error, 1)
+	b := Bound(l, nil, 100*time.Millisecond, func(err error) { broken <- err })
+	begun := time.Now()
+	if err := b.StoreLogs(entries(4, 5, 1, 10)); !errors.Is(err, ErrStalled) || time.Since(begun) > 2*time.Second {
+		t.Fatal(err, time.Since(begun))
+	}
+	if err := <-broken; !errors.Is(err, ErrStalled) {
+		t.Error(err)
+	}
+	if err := errors.Join(b.StoreLog(entry(6, 1, 1)), b.Set([]byte("LastVoteCand"), nil), b.DeleteRange(1, 2)); !errors.Is(err, ErrStalled) {
+		t.Error(err)
+	}
+	close(back)
+	if err := b.Release(t.Context()); err != nil {
+		t.Error(err)
+	}
+	check(t, l, entries(1, 5, 1, 10))
+}
