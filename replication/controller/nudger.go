@@ -112,7 +112,7 @@ func (n *nudger) tell(id raft.ServerID, what committed) bool {
 	self := c.link.EncodePeer(c.roles.self, c.link.LocalAddr())
 	args := &raft.AppendEntriesRequest{
 		RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(c.roles.self), Addr: self},
-		Term:      what.term, Leader: self, PrevLogEntry: what.index, PrevLogTerm: what.term, LeaderCommitIndex: what.index,
+		Term:      what.term, PrevLogEntry: what.index, PrevLogTerm: what.term, LeaderCommitIndex: what.index,
 	}
 	var resp raft.AppendEntriesResponse
 	err := c.link.AppendEntries(id, address, args, &resp)

@@ -88,7 +88,7 @@ func check(t testing.TB, l *Log, want []*raft.Log) {
 
 // TestLogAgainstModel: any history of appends, cuts and restarts ends as a slice would.
 func TestLogAgainstModel(t *testing.T) {
-	for seed := range uint64(2) {
+	for seed := range uint64(1) {
 		r := rand.New(rand.NewPCG(seed, 1))
 		dir := t.TempDir()
 		l := openLog(t, dir)

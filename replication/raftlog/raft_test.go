@@ -218,7 +218,7 @@ func TestBoundedLeaderHangs(t *testing.T) {
 			if took := time.Since(begun); took > DefaultBound+10*time.Millisecond || leader.State() == raft.Leader {
 				t.Errorf("it leads after %v", took)
 			}
-			next, _ := leaderOf(t, members, leader)
+			leaderOf(t, members, leader)
 			longest = max(longest, time.Since(begun))
 			if err := leader.bounded.StoreLog(entry(99, 1, 1)); !errors.Is(err, ErrStalled) {
 				t.Error("a broken log takes a write:", err)
@@ -251,7 +251,7 @@ func TestBoundedLeaderHangs(t *testing.T) {
 				m.trans.Connect(again.trans.LocalAddr(), again.trans)
 				again.trans.Connect(m.trans.LocalAddr(), m.trans)
 			}
-			next, _ = leaderOf(t, members)
+			next, _ := leaderOf(t, members)
 			if err := apply(next); err != nil {
 				t.Error(err)
 			}
