@@ -22,6 +22,7 @@ type moodyStore struct {
 	*raft.InmemStore
 	hang  atomic.Pointer[chan struct{}]
 	fault atomic.Pointer[error]
+	all   atomic.Bool // the fault is of the stable store too: raft as it is panics then
 
 	failTruncated bool // fail once entries were removed
 }
@@ -65,14 +66,14 @@ func (s *moodyStore) DeleteRange(from, to uint64) error {
 func (s *moodyStore) StoreLog(l *raft.Log) error { return s.StoreLogs([]*raft.Log{l}) }
 
 func (s *moodyStore) Set(k, v []byte) error {
-	if err := s.mood(); err != nil {
+	if err := s.mood(); err != nil && s.all.Load() {
 		return err
 	}
 	return s.InmemStore.Set(k, v)
 }
 
 func (s *moodyStore) SetUint64(k []byte, v uint64) error {
-	if err := s.mood(); err != nil {
+	if err := s.mood(); err != nil && s.all.Load() {
 		return err
 	}
 	return s.InmemStore.SetUint64(k, v)
@@ -215,6 +216,7 @@ func TestBoundedLeaderHangs(t *testing.T) {
 			if err := future.Error(); !errors.Is(err, ErrStalled) {
 				t.Errorf("the proposal was answered with %v", err)
 			}
+			synctest.Wait() // raft answers first and steps down then
 			if took := time.Since(begun); took > DefaultBound+10*time.Millisecond || leader.State() == raft.Leader {
 				t.Errorf("it leads after %v", took)
 			}
@@ -277,10 +279,12 @@ func TestRaftLeaderFails(t *testing.T) {
 		leader, _ := leaderOf(t, members)
 		fault := errors.New("input/output error")
 		leader.store.fault.Store(&fault)
-		if err := apply(leader); !errors.Is(err, fault) || leader.State() == raft.Leader {
+		err := apply(leader)
+		synctest.Wait() // raft answers first and steps down then
+		if !errors.Is(err, fault) || leader.State() == raft.Leader {
 			t.Errorf("%v, %v", err, leader.State())
 		}
-		leader.store.heal() // before it stores its term, which would end the process
+		leader.store.heal()
 		leaderOf(t, members)
 		for _, m := range members {
 			m.stop(t)
@@ -403,6 +407,7 @@ func TestBoundedTermNotStored(t *testing.T) {
 					mine := m.store.stall()
 					release = func() { before(); mine() }
 				} else {
+					m.store.all.Store(true)
 					m.store.fail(errors.New("input/output error"))
 				}
 			}
