@@ -381,6 +381,7 @@ func TestRaftUnstoredConfiguration(t *testing.T) {
 		if err := leader.AddVoter("other", "nowhere", 0, time.Second).Error(); err == nil {
 			t.Error("a member was added without storing it")
 		}
+		synctest.Wait() // raft answers first
 		if n := len(leader.GetConfiguration().Configuration().Servers); n != 2 {
 			t.Errorf("it counts with %d members: no longer with one that was not stored", n)
 		}
