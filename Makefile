@@ -6,7 +6,7 @@ DATA     ?= ./data
 LISTEN   ?= 127.0.0.1:9092
 FUZZTIME ?= 10s
 ARGS     ?=
-ROOMS    := cli engine segment server
+ROOMS    := cli engine replication segment server
 
 # The race detector needs a C compiler; without one the tests run without it and say so.
 RACE := $(shell [ "$$($(GO) env CGO_ENABLED)" = 1 ] && command -v $$($(GO) env CC) >/dev/null 2>&1 && echo -race)

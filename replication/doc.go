@@ -4,5 +4,6 @@
 // engine.Replicator, which decides when an append counts as committed; a node
 // that is alone uses engine.Solo and needs nothing from here.
 //
-// A millrace of this version is one node, so the room is empty but for this page.
+// A millrace of this version is one node. Built so far, and used by nothing yet: the metadata
+// of several nodes (replication/controller, on replication/raftlog).
 package replication

@@ -19,13 +19,17 @@ const module = "github.com/millrace/millrace"
 // rooms says for every room which others it may import.
 // What is not in the list may not exist, so a new room is a decision that shows here.
 var rooms = map[string][]string{
-	"cli/millrace":       {"cli/command"},
-	"cli/command":        {"cli/bench", "cli/serve", "engine/config", "engine/coordinator", "engine/source", "segment", "segment/inspect", "segment/batch", "segment/producer", "segment/vfs", "engine", "engine/catalog", "engine/group"},
-	"cli/bench":          {},
-	"cli/serve":          {"server", "engine", "engine/config", "segment/vfs"},
-	"server":             {"engine", "engine/coordinator", "engine/group", "engine/catalog", "engine/config", "segment", "segment/batch", "segment/producer", "segment/bounded"},
-	"engine":             {"engine/coordinator", "engine/group", "engine/catalog", "engine/config", "segment", "segment/batch", "segment/producer", "segment/vfs"},
-	"replication":        {"engine", "engine/catalog", "engine/config"},
+	"cli/millrace": {"cli/command"},
+	"cli/command":  {"cli/bench", "cli/serve", "engine/config", "engine/coordinator", "engine/source", "segment", "segment/inspect", "segment/batch", "segment/producer", "segment/vfs", "engine", "engine/catalog", "engine/group"},
+	"cli/bench":    {},
+	"cli/serve":    {"server", "engine", "engine/config", "segment/vfs"},
+	"server":       {"engine", "engine/coordinator", "engine/group", "engine/catalog", "engine/config", "segment", "segment/batch", "segment/producer", "segment/bounded"},
+	"engine":       {"engine/coordinator", "engine/group", "engine/catalog", "engine/config", "segment", "segment/batch", "segment/producer", "segment/vfs"},
+	"replication":  {"engine", "engine/catalog", "engine/config"},
+
+	"replication/controller": {"engine/catalog", "replication/raftlog"},
+	"replication/raftlog":    {"segment/vfs"},
+
 	"engine/coordinator": {"engine/group", "engine/catalog", "engine/config", "segment/batch"},
 	"engine/group":       {"segment/batch"},
 	"engine/catalog":     {"engine/config"},
@@ -47,12 +51,14 @@ var homes = map[string][]string{
 	"github.com/twmb/franz-go/pkg/kgo":    {"cli/command", "cli/bench"},
 	"github.com/twmb/franz-go/pkg/kadm":   {"cli/command", "cli/bench"},
 	"github.com/twmb/franz-go/pkg/kerr":   {"server", "cli/command", "cli/bench"},
-	"github.com/dgraph-io/badger/v4":      {"engine/catalog"},
+	"github.com/dgraph-io/badger/v4":      {"engine/catalog", "replication/raftlog"},
+	"github.com/hashicorp/raft":           {"replication/controller", "replication/raftlog"},
+	"github.com/hashicorp/go-hclog":       {"replication/controller"}, // raft's logger is one
 	"github.com/klauspost/compress":       {"segment/batch"},
 	"github.com/pierrec/lz4/v4":           {"segment/batch"},
 	"github.com/urfave/cli/v2":            {"cli/command"},
 	"golang.org/x/sys":                    {"segment", "segment/vfs"},
-	"golang.org/x/sync":                   {"cli/command", "segment", "segment/inspect", "segment/bounded", "engine", "engine/coordinator", "engine/catalog", "server"},
+	"golang.org/x/sync":                   {"cli/command", "segment", "segment/inspect", "segment/bounded", "engine", "engine/coordinator", "engine/catalog", "server", "replication/controller"},
 	"github.com/google/uuid":              {"engine", "engine/catalog", "server"},
 	"github.com/prometheus/client_golang": {"cli/serve"},
 	"github.com/rogpeppe/go-internal":     {}, // tests only

@@ -1,0 +1,39 @@
+package catalog
+
+import (
+	"bytes"
+	"errors"
+	"testing"
+)
+
+// TestEncodeResult: every error of an item comes back as the same, nil stays nil.
+func TestEncodeResult(t *testing.T) {
+	other := errors.New("something else")
+	for _, errs := range [][]error{nil, {nil}, {ErrConflict}, {nil, ErrTopicExists, nil, nil, ErrUnknownTopic, ErrInvalid, ErrClusterMismatch, other, nil}} {
+		b := EncodeResult(Result{Errors: errs, FirstProducerID: 7000})
+		res, err := DecodeResult(b)
+		if err != nil || res.FirstProducerID != 7000 || len(res.Errors) != len(errs) {
+			t.Fatalf("%v %+v", err, res)
+		}
+		for i, want := range errs {
+			if have := res.Errors[i]; have != want && (want != other || have.Error() != want.Error()) {
+				t.Errorf("item %d: %v, want %v", i, have, want)
+			}
+		}
+	}
+}
+
+// FuzzDecodeResult: no bytes make a panic, and what is accepted is written as it was.
+func FuzzDecodeResult(f *testing.F) {
+	f.Add(EncodeResult(Result{Errors: []error{nil, ErrConflict, errors.New("x")}, FirstProducerID: 3}))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		res, err := DecodeResult(b)
+		if err != nil {
+			return
+		}
+		again, err := DecodeResult(EncodeResult(res))
+		if err != nil || !bytes.Equal(EncodeResult(again), EncodeResult(res)) {
+			t.Fatal(err)
+		}
+	})
+}
