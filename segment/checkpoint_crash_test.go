@@ -366,6 +366,7 @@ func TestFailedCheckpoint(t *testing.T) {
 				l.mustAppend(t, makeBatch(t, 1, "x", 1))
 				d.settle(t)
 				r := l.appendAndWait(t, makeBatch(t, 1, "x", 1))
+				d.settle(t)
 				if r.Err != nil {
 					t.Errorf("for want of a checkpoint nothing can be appended: %v", r.Err)
 				}

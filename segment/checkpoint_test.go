@@ -22,11 +22,16 @@ import (
 // often makes a checkpoint after every append.
 func often(o *DirOptions) { o.DirectBytes, o.CheckpointBytes = 1, 16 }
 
-// settle waits until the janitor has done what it was given.
+// settle waits until the janitor has done what it was given, checkpoints too.
 func (d *testDir) settle(t testing.TB) {
 	t.Helper()
-	if err := d.onJanitor(context.Background(), nothing); err != nil {
-		t.Fatal(err)
+	for saves := 1; saves > 0; {
+		d.mu.Lock()
+		saves = len(d.saves)
+		d.mu.Unlock()
+		if err := d.onJanitor(context.Background(), nothing); err != nil { // behind a checkpoint that is being written
+			t.Fatal(err)
+		}
 	}
 }
 
@@ -42,7 +47,9 @@ func tenBatches(t *testing.T) (fs *vfs.Mem, name string, size int64) {
 	for i := range int32(10) {
 		d.settle(t)
 		if i == 7 {
-			d.Dir.opts.CheckpointBytes = 1 << 30
+			if err := d.onCommitter(context.Background(), func() { d.Dir.opts.CheckpointBytes = 1 << 30 }); err != nil {
+				t.Fatal(err)
+			}
 		}
 		b := producedBatch(t, 3*i, 3)
 		size = int64(len(b))
