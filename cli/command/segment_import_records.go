@@ -220,13 +220,16 @@ func (s *spooler) csv(in io.Reader) (line int, err error) {
 	lines.ReuseRecord = true
 	for {
 		cells, err := lines.Read()
-		line, _ = lines.FieldPos(0)
 		if errors.Is(err, io.EOF) {
 			return line, nil
+		}
+		if bad := (*csv.ParseError)(nil); errors.As(err, &bad) {
+			return bad.StartLine, err // of a line that breaks off in its first cell the reader has no position
 		}
 		if err != nil {
 			return line, err
 		}
+		line, _ = lines.FieldPos(0)
 		if s.im.c.Context.Err() != nil {
 			return line, s.im.c.Context.Err()
 		}
