@@ -76,7 +76,7 @@ func (d *logDir) space() (free, total int64) {
 
 // lockDirs locks the directories and finds out whose they are. The first of e.dirs
 // afterwards is the one with the catalogue, which nothing works without.
-func (e *Engine) lockDirs() error {
+func (e *Engine) lockDirs(ctx context.Context) error {
 	for _, path := range e.options.Config.LogDirs {
 		d := &logDir{path: path}
 		e.dirs = append(e.dirs, d)
@@ -94,7 +94,11 @@ func (e *Engine) lockDirs() error {
 			continue
 		}
 		var err error
-		d.meta, err = loadMeta(e.options.FS, d.path, e.options.Config.NodeID, e.dirs[0].meta.ClusterID)
+		if i == 0 {
+			err = e.loadIdentity(ctx, d)
+		} else {
+			d.meta, err = loadMeta(e.options.FS, d.path, e.options.Config.NodeID, e.dirs[0].meta.ClusterID)
+		}
 		switch {
 		case err == nil:
 		case i == 0 || errors.Is(err, ErrIdentity) || errors.Is(err, ErrFormat):
@@ -138,6 +142,9 @@ func (e *Engine) findCatalog() error {
 			used = i
 		}
 		_, err := e.options.FS.Stat(filepath.Join(d.path, catalogFolder))
+		if errors.Is(err, os.ErrNotExist) {
+			_, err = e.options.FS.Stat(filepath.Join(d.path, ClusterFolder))
+		}
 		switch {
 		case whose != nil && !errors.Is(whose, os.ErrNotExist):
 			d.fail(whose)

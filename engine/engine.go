@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -31,6 +31,8 @@ type Options struct {
 	OpenFiles int
 	// Metrics is told what the engine measures; the zero value measures nothing.
 	Metrics Metrics
+	// Cluster makes this node one of several; nil when it is alone.
+	Cluster Cluster
 	// Adopt tells of a topic that the catalogue does not know whether [Engine.TakeOver] is about to make it: what an earlier
 	// one has left is removed. nil: none is.
 	Adopt func(id catalog.TopicID) bool
@@ -39,17 +41,19 @@ type Options struct {
 // Engine is everything that this node stores: the catalogue and the partitions.
 // All methods may be called concurrently.
 type Engine struct {
-	options Options
-	log     *slog.Logger
-	dirs    logDirs // the first has the catalogue
-	catalog *catalog.Catalog
-	groups  *coordinator.Coordinator
-	disk    *catalogDisk
-	onStall atomic.Pointer[func()]
-	stop    func() // ends the subscription to the catalogue
-	gauge   *gauge
-	mover   *mover
-	closing sync.Once
+	options    Options
+	log        *slog.Logger
+	dirs       logDirs // the first has the catalogue
+	catalog    Metadata
+	groups     *coordinator.Coordinator
+	disk       *catalogDisk // nil in a cluster
+	following  follower
+	replicator Replicator
+	onStall    atomic.Pointer[func()]
+	stop       func() // ends the subscription to the catalogue
+	gauge      *gauge
+	mover      *mover
+	closing    sync.Once
 
 	config     atomic.Pointer[config.Broker] // static and dynamic settings
 	partitions sync.Map                      // catalog.TopicID → []*Partition, never changed once stored
@@ -69,16 +73,12 @@ func Open(ctx context.Context, o Options) (*Engine, error) {
 }
 
 func (e *Engine) open(ctx context.Context) error {
-	if err := e.lockDirs(); err != nil {
+	if err := e.lockDirs(ctx); err != nil {
 		return err
 	}
-	e.disk = newCatalogDisk(e.options.FS, e.options.Now, e.options.Config.LogDirStallTimeout, e.log)
 	var group errgroup.Group
 	group.Go(func() (err error) {
-		e.catalog, err = catalog.Open(catalog.Options{
-			Dir: filepath.Join(e.dataDir(), catalogFolder), ClusterID: e.ClusterID(), Disk: e.disk, Logger: e.log,
-			Metrics: e.options.Metrics.Catalog,
-		})
+		e.catalog, err = e.openMetadata(ctx)
 		return err
 	})
 	for _, d := range e.dirs {
@@ -97,8 +97,13 @@ func (e *Engine) open(ctx context.Context) error {
 // logs that it does not know.
 func (e *Engine) reconcile() error {
 	image := e.catalog.Image()
+	e.following.seen = image
 	if err := e.applyBrokerConfig(image); err != nil {
 		return err
+	}
+	e.replicator = Solo{}
+	if e.options.Cluster != nil {
+		e.replicator = e.options.Cluster.Start(e)
 	}
 	var err error
 	if e.place, err = e.look(image); err != nil {
@@ -113,19 +118,22 @@ func (e *Engine) reconcile() error {
 		}
 	}
 	e.openGroups()
-	e.stop = e.catalog.Subscribe(e.follow)
 	e.mover.resume(image)
+	e.stop = e.catalog.Subscribe(func(old, image *catalog.Image) { e.following.since(old, image, e.follow) })
+	e.following.since(nil, e.catalog.Image(), e.follow)
 	return nil
 }
 
 // follow makes what has changed in the catalogue true here. It runs on the
 // catalogue's goroutine and touches no disk.
-func (e *Engine) follow(_, image *catalog.Image) {
+func (e *Engine) follow(image *catalog.Image) {
 	for _, event := range image.Events() {
 		var err error
 		switch event.Kind {
 		case catalog.TopicCreated, catalog.PartitionsAdded:
 			err = e.addPartitions(image.TopicByID(event.Topic))
+		case catalog.PartitionChanged:
+			err = e.changePartition(image.TopicByID(event.Topic), event.Partition)
 		case catalog.TopicDeleted:
 			e.removePartitions(event.Topic)
 			e.groups.TopicsDeleted([]group.DeletedTopic{{Name: event.Name, ID: event.Topic}})
@@ -157,6 +165,9 @@ func (e *Engine) addPartitions(topic *catalog.Topic) error {
 	known := e.partitionsOf(topic.ID)
 	all := append(known[:len(known):len(known)], make([]*Partition, len(topic.Partitions)-len(known))...)
 	for i := len(known); i < len(all); i++ {
+		if !roleOf(&topic.Partitions[i], e.NodeID()).Replica {
+			continue
+		}
 		if all[i], err = e.newPartition(topic, int32(i), &cfg); err != nil {
 			return err
 		}
@@ -165,12 +176,46 @@ func (e *Engine) addPartitions(topic *catalog.Topic) error {
 	return nil
 }
 
+// changePartition makes true here what the catalogue says about who leads and holds a partition.
+func (e *Engine) changePartition(topic *catalog.Topic, index int32) error {
+	if topic == nil {
+		return nil // deleted by the same command
+	}
+	all := e.partitionsOf(topic.ID)
+	p, role := all[index], roleOf(&topic.Partitions[index], e.NodeID())
+	switch {
+	case p == nil && !role.Replica:
+		return nil
+	case p != nil && role.Replica:
+		if p.offline == nil {
+			p.assume(role)
+		}
+		return nil
+	}
+	changed := slices.Clone(all)
+	changed[index] = nil
+	if role.Replica {
+		cfg, err := e.Config().Topic(topic.Configs)
+		if err != nil {
+			return fmt.Errorf("topic %s: %w", topic.Name, err)
+		}
+		if changed[index], err = e.newPartition(topic, index, &cfg); err != nil {
+			return err
+		}
+	}
+	e.partitions.Store(topic.ID, changed)
+	if p != nil {
+		e.removePartition(p)
+	}
+	return nil
+}
+
 func (e *Engine) newPartition(topic *catalog.Topic, index int32, cfg *config.Topic) (*Partition, error) {
 	id := segment.LogID{Topic: topic.Name, TopicID: topic.ID, Partition: index}
-	placed := topic.Partitions[index]
+	placed := &topic.Partitions[index]
 	p := &Partition{
 		topicID: topic.ID, topic: topic.Name, index: index, name: id.String(),
-		internal: IsInternal(topic.Name), now: e.options.Now, gauge: e.gauge, replicator: Solo{},
+		internal: IsInternal(topic.Name), now: e.options.Now, gauge: e.gauge, replicator: e.replicator,
 	}
 	var d *logDir
 	if d, p.offline = e.place.of(topic, index, e.NodeID()); p.offline != nil {
@@ -183,15 +228,18 @@ func (e *Engine) newPartition(topic *catalog.Topic, index int32, cfg *config.Top
 	}
 	p.at.Store(&place{d, l})
 	p.config.Store(cfg)
-	p.epoch.Store(placed.LeaderEpoch)
-	p.inSync.Store(int32(len(placed.ISR)))
-	p.highWatermark.Store(l.LogEndOffset()) // recovery has synced it, and there is no other replica
-	p.lead(l)
+	if len(placed.Replicas) == 1 {
+		p.highWatermark.Store(l.LogEndOffset()) // recovery has synced it, and there is no other replica
+	} else {
+		p.highWatermark.Store(l.LogStartOffset()) // until the others say how far they are
+	}
+	p.growIn(l)
+	p.assume(roleOf(placed, e.NodeID()))
 	return p, nil
 }
 
-// lead makes l the log that the partition grows in.
-func (p *Partition) lead(l *segment.Log) {
+// growIn makes l the log that the partition grows in.
+func (p *Partition) growIn(l *segment.Log) {
 	l.KeepFrom(p.HighWatermark)
 	l.OnAdvance(func(end int64) { p.replicator.Appended(p, end) })
 }
@@ -200,16 +248,24 @@ func (e *Engine) removePartitions(id catalog.TopicID) {
 	all := e.partitionsOf(id)
 	e.partitions.Delete(id)
 	for _, p := range all {
-		p.gone.Store(true)
-		if p.offline != nil {
-			continue // its folder belongs to no topic when the directory comes back
+		if p != nil {
+			e.removePartition(p)
 		}
-		at := p.at.Load()
-		at.dir.placed.Add(-1)
-		at.log.Delete()
-		p.watchers.wake()
-		e.mover.want(p, catalog.DirID{})
 	}
+}
+
+func (e *Engine) removePartition(p *Partition) {
+	p.gone.Store(true)
+	if p.offline != nil {
+		return // its folder belongs to no topic when the directory comes back
+	}
+	e.replicator.Removed(p)
+	p.commits.lead(false)
+	at := p.at.Load()
+	at.dir.placed.Add(-1)
+	at.log.Delete()
+	p.watchers.wake()
+	e.mover.want(p, catalog.DirID{})
 }
 
 func (e *Engine) applyTopicConfig(topic *catalog.Topic) error {
@@ -221,7 +277,7 @@ func (e *Engine) applyTopicConfig(topic *catalog.Topic) error {
 		return fmt.Errorf("topic %s: %w", topic.Name, err)
 	}
 	for _, p := range e.partitionsOf(topic.ID) {
-		if p.offline != nil {
+		if p == nil || p.offline != nil {
 			continue
 		}
 		p.config.Store(&cfg)
@@ -268,11 +324,11 @@ func logConfig(topic string, cfg *config.Topic, broker *config.Broker) segment.L
 // dataDir is the directory with the catalogue.
 func (e *Engine) dataDir() string { return e.dirs[0].path }
 
-// Partition finds a partition that lives here. ErrNotHere when there is none,
+// Partition finds a partition of which a replica lives here. ErrNotHere when there is none,
 // ErrDirOffline when its log directory cannot be used.
 func (e *Engine) Partition(id catalog.TopicID, index int32) (*Partition, error) {
 	all := e.partitionsOf(id)
-	if index < 0 || int(index) >= len(all) {
+	if index < 0 || int(index) >= len(all) || all[index] == nil {
 		return nil, ErrNotHere
 	}
 	if p := all[index]; p.offline == nil {
@@ -298,7 +354,7 @@ func (e *Engine) partitionsOf(id catalog.TopicID) []*Partition {
 func (e *Engine) Image() *catalog.Image { return e.catalog.Image() }
 
 // Catalog is where changes are proposed.
-func (e *Engine) Catalog() *catalog.Catalog { return e.catalog }
+func (e *Engine) Catalog() Metadata { return e.catalog }
 
 // Config is the broker's configuration in force, dynamic settings included.
 func (e *Engine) Config() *config.Broker { return e.config.Load() }
@@ -321,7 +377,13 @@ func (e *Engine) Close(ctx context.Context) error {
 // closeCatalog does not wait longer than ctx for a disk that hangs.
 func (e *Engine) closeCatalog(ctx context.Context) error {
 	done := make(chan error, 1)
-	go func() { done <- errors.Join(e.catalog.Close(), e.disk.close()) }()
+	go func() {
+		err := e.catalog.Close()
+		if e.disk != nil {
+			err = errors.Join(err, e.disk.close())
+		}
+		done <- err
+	}()
 	select {
 	case err := <-done:
 		return err

@@ -61,17 +61,22 @@ func createTopic(t testing.TB, e *Engine, name string, partitions int, configs m
 
 func produce(t testing.TB, p *Partition, acks int16, values ...string) ProduceResult {
 	t.Helper()
+	done := make(chan ProduceResult, 1)
+	p.Produce(context.Background(), Produce{Records: records(t, values...), Acks: acks, RequestVersion: 9}, func(r ProduceResult) { done <- r })
+	return <-done
+}
+
+func records(t testing.TB, values ...string) []byte {
+	t.Helper()
 	b := batch.NewBuilder(batch.BuilderOptions{})
 	for _, v := range values {
 		b.Append(1000, nil, []byte(v), nil)
 	}
-	records, err := b.Build()
+	made, err := b.Build()
 	if err != nil {
 		t.Fatal(err)
 	}
-	done := make(chan ProduceResult, 1)
-	p.Produce(context.Background(), Produce{Records: records, Acks: acks, RequestVersion: 9}, func(r ProduceResult) { done <- r })
-	return <-done
+	return made
 }
 
 // Audit 10: a topic can be produced to as soon as it has been created.
@@ -154,10 +159,15 @@ func TestWatchersWakeOnAppendAndOnDeletion(t *testing.T) {
 func TestMinInsyncReplicasAndInternalTopics(t *testing.T) {
 	e := openEngine(t, t.TempDir(), nil)
 	id := createTopic(t, e, "careful", 1, map[string]string{"min.insync.replicas": "2"})
-	if r := produce(t, partitionOf(e, id, 0), -1, "a"); !errors.Is(r.Err, ErrNotEnoughReplicas) {
+	p := partitionOf(e, id, 0)
+	if r := produce(t, p, -1, "a"); r.Err != nil {
+		t.Errorf("acks=all of a partition with one replica, as Kafka: %v", r.Err)
+	}
+	led(p, 1, 1, 2)
+	if r := produce(t, p, -1, "a"); !errors.Is(r.Err, ErrNotEnoughReplicas) {
 		t.Errorf("acks=all with one of two: %v", r.Err)
 	}
-	if r := produce(t, partitionOf(e, id, 0), 1, "a"); r.Err != nil {
+	if r := produce(t, p, 1, "a"); r.Err != nil {
 		t.Errorf("acks=1: %v", r.Err)
 	}
 	id = createTopic(t, e, OffsetsTopic, 1, nil)

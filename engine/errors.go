@@ -16,12 +16,15 @@ var (
 var (
 	// ErrUnknownPartition says that the partition is not here, or no longer.
 	ErrUnknownPartition = errors.New("engine: unknown partition")
-	// ErrNotHere says that no replica of the partition lives on this node.
+	// ErrNotHere says that this node does not lead the partition.
 	ErrNotHere = errors.New("engine: partition is led elsewhere")
 	// ErrDirOffline says that the partition's log directory cannot be used.
 	ErrDirOffline = errors.New("engine: log directory is offline")
 	// ErrNotEnoughReplicas says that fewer replicas are in sync than min.insync.replicas asks for.
 	ErrNotEnoughReplicas = errors.New("engine: not enough replicas in sync")
+	// ErrNotEnoughReplicasAfterAppend says that the records are in the logs of all replicas in sync, and that these are fewer
+	// than min.insync.replicas asks for.
+	ErrNotEnoughReplicasAfterAppend = errors.New("engine: not enough replicas in sync after the append")
 	// ErrInternalTopic says that clients may not change an internal topic.
 	ErrInternalTopic = errors.New("engine: clients may not change an internal topic")
 	// ErrTransactional says that a transactional batch came outside of any transaction.

@@ -161,7 +161,8 @@ func (e *Engine) followMove(topic *catalog.Topic, index int32) {
 	own := placed.Dir(e.NodeID())
 	if at, f := p.at.Load(), p.future.Load(); f != nil && f.dir.meta.DirID == own && at.dir != f.dir {
 		f.log.SetConfig(logConfig(p.topic, p.config.Load(), e.Config()))
-		p.lead(f.log)
+		p.growIn(f.log)
+		f.log.FenceBelow(p.LeaderEpoch())
 		p.at.Store(f)
 		p.future.Store(nil)
 		at.dir.placed.Add(-1)

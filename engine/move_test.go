@@ -259,7 +259,7 @@ func TestMoveCarriesEverything(t *testing.T) {
 	for i := range int32(10) {
 		<-send(p, idempotent(t, 5, i, fmt.Sprint("early ", i)))
 	}
-	p.epoch.Store(3)
+	led(p, 3, 1)
 	for i := range int32(10) {
 		<-send(p, idempotent(t, 6, i, strings.Repeat("late", 100_000)))
 	}
@@ -272,7 +272,7 @@ func TestMoveCarriesEverything(t *testing.T) {
 	check := func(what string, e *Engine) {
 		t.Helper()
 		p := partitionOf(e, id, 0)
-		p.epoch.Store(3)
+		led(p, 3, 1)
 		got := all(t, p)
 		if len(got) != 10 || got[19] != want[19] || p.LogStartOffset() != 10 || p.HighWatermark() != 20 || p.LogDir() != b {
 			t.Errorf("%s: %d records, %d to %d in %s", what, len(got), p.LogStartOffset(), p.HighWatermark(), p.LogDir())

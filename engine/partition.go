@@ -13,7 +13,7 @@ import (
 	"github.com/millrace/millrace/segment/producer"
 )
 
-// Partition is one partition that this node leads. All methods may be called
+// Partition is one partition of which this node holds a replica. All methods may be called
 // concurrently.
 type Partition struct {
 	topicID    catalog.TopicID
@@ -30,9 +30,9 @@ type Partition struct {
 	future        atomic.Pointer[place]         // the copy that is to take its place, nil when there is none
 	held          atomic.Pointer[chan struct{}] // closed when the log that is held for a move takes appends again, or another does
 	config        atomic.Pointer[config.Topic]
-	epoch         atomic.Int32
+	role          atomic.Pointer[Role] // changed by the catalogue's goroutine alone
+	commits       commits
 	highWatermark atomic.Int64
-	inSync        atomic.Int32
 	gone          atomic.Bool
 	watchers      watchers
 }
@@ -42,19 +42,6 @@ type place struct {
 	dir *logDir
 	log *segment.Log
 }
-
-// Replicator decides when what is durable here counts as committed.
-type Replicator interface {
-	// Appended says that p is durable up to logEndOffset on this node. It is called
-	// on the committer's goroutine and must not block.
-	Appended(p *Partition, logEndOffset int64)
-}
-
-// Solo is the replicator of a node that is alone: durable here is committed.
-type Solo struct{}
-
-// Appended moves the high watermark to the log's end.
-func (Solo) Appended(p *Partition, logEndOffset int64) { p.AdvanceHighWatermark(logEndOffset) }
 
 // Topic is the topic's name.
 func (p *Partition) Topic() string { return p.topic }
@@ -67,9 +54,6 @@ func (p *Partition) Index() int32 { return p.index }
 
 // Config is the topic's configuration in force.
 func (p *Partition) Config() *config.Topic { return p.config.Load() }
-
-// LeaderEpoch is the epoch under which this node leads the partition.
-func (p *Partition) LeaderEpoch() int32 { return p.epoch.Load() }
 
 // LogStartOffset is the first offset that can be read.
 func (p *Partition) LogStartOffset() int64 { return p.at.Load().log.LogStartOffset() }
@@ -101,7 +85,7 @@ func (p *Partition) SlowDisk() error { return p.at.Load().dir.dir.Slow() }
 // that happens.
 func (p *Partition) Gone() bool { return p.gone.Load() }
 
-// AdvanceHighWatermark moves the high watermark up and wakes who waits for that.
+// AdvanceHighWatermark moves the high watermark up and tells who waits for that.
 func (p *Partition) AdvanceHighWatermark(offset int64) {
 	for {
 		old := p.highWatermark.Load()
@@ -109,6 +93,7 @@ func (p *Partition) AdvanceHighWatermark(offset int64) {
 			return
 		}
 		if p.highWatermark.CompareAndSwap(old, offset) {
+			p.commits.reached(offset)
 			p.watchers.wake()
 			return
 		}
@@ -121,11 +106,15 @@ func (p *Partition) Watch(w *Waiter) { p.watchers.add(w) }
 // Unwatch ends Watch.
 func (p *Partition) Unwatch(w *Waiter) { p.watchers.remove(w) }
 
-// CheckLeaderEpoch compares the epoch that a client believes to be current with
-// the one that is; -1 means that the client does not know.
-func (p *Partition) CheckLeaderEpoch(epoch int32) error {
-	switch current := p.LeaderEpoch(); {
+// CheckLeader compares the epoch that a client believes to be current with
+// the one that is; -1 means that the client does not know. ErrNotHere when they agree and another node leads.
+func (p *Partition) CheckLeader(epoch int32) error {
+	role := p.role.Load()
+	switch current := role.Placed.LeaderEpoch; {
 	case epoch < 0 || epoch == current:
+		if !role.Leads {
+			return ErrNotHere
+		}
 		return nil
 	case epoch < current:
 		return fmt.Errorf("%w: %d, current is %d", ErrFencedLeaderEpoch, epoch, current)
@@ -242,6 +231,9 @@ func (p *Partition) EpochAt(offset int64) int32 {
 // above the high watermark, ErrPolicyViolation on a topic whose cleanup.policy
 // does not delete, ErrInternalTopic on an internal one.
 func (p *Partition) DeleteRecordsBefore(ctx context.Context, offset int64) (int64, error) {
+	if !p.Leads() {
+		return 0, ErrNotHere
+	}
 	if p.internal {
 		return 0, fmt.Errorf("%w: %s", ErrInternalTopic, p.topic)
 	}

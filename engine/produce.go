@@ -71,7 +71,18 @@ func (p *Partition) Produce(ctx context.Context, request Produce, done func(Prod
 		} else {
 			p.gauge.produced(records, bytes)
 		}
-		done(ProduceResult{BaseOffset: r.BaseOffset, LogAppendTime: appendTime, LogStartOffset: p.LogStartOffset()})
+		result := ProduceResult{BaseOffset: r.BaseOffset, LogAppendTime: appendTime, LogStartOffset: p.LogStartOffset()}
+		if request.Acks != -1 || p.HighWatermark() > r.LastOffset {
+			done(result)
+			return
+		}
+		p.commits.wait(r.LastOffset+1, p.HighWatermark, func(err error) {
+			if err = p.committed(err); err != nil {
+				fail(err)
+				return
+			}
+			done(result)
+		})
 	})
 	if err != nil {
 		fail(p.explain(err))
@@ -82,11 +93,33 @@ func (p *Partition) mayProduce(cfg *config.Topic, acks int16) error {
 	if p.Gone() {
 		return ErrUnknownPartition
 	}
+	role := p.role.Load()
+	if !role.Leads {
+		return ErrNotHere
+	}
 	if p.internal {
 		return fmt.Errorf("%w: %s", ErrInternalTopic, p.topic)
 	}
-	if inSync := p.inSync.Load(); acks == -1 && inSync < int32(cfg.MinInsyncReplicas) {
-		return fmt.Errorf("%w: %d of at least %d", ErrNotEnoughReplicas, inSync, cfg.MinInsyncReplicas)
+	if acks == -1 && role.tooFew(cfg) {
+		return fmt.Errorf("%w: %d of at least %d", ErrNotEnoughReplicas, len(role.Placed.ISR), cfg.MinInsyncReplicas)
+	}
+	return nil
+}
+
+// tooFew tells whether fewer replicas are in sync than acks=all asks for. As in Kafka, no more are asked for than there are.
+func (r *Role) tooFew(cfg *config.Topic) bool {
+	return len(r.Placed.ISR) < min(cfg.MinInsyncReplicas, len(r.Placed.Replicas))
+}
+
+// committed is what to answer for an append with acks=all whose wait for other replicas has ended with err.
+func (p *Partition) committed(err error) error {
+	switch role := p.role.Load(); {
+	case p.Gone():
+		return ErrUnknownPartition
+	case err != nil:
+		return err
+	case role.tooFew(p.config.Load()):
+		return ErrNotEnoughReplicasAfterAppend
 	}
 	return nil
 }

@@ -12,7 +12,7 @@ const producerIDBlock = 1000
 // ProducerIDs hands out producer ids that were never handed out before, on any
 // node. It reserves them in blocks; what is left of a block at a stop is never used.
 type ProducerIDs struct {
-	catalog *catalog.Catalog
+	catalog Metadata
 	nodeID  int32
 	turn    chan struct{} // holds one token, which guards the fields below; waiting for it ends with the waiter's context
 	next    int64
@@ -21,7 +21,7 @@ type ProducerIDs struct {
 
 // NewProducerIDs makes a source of producer ids. It reserves nothing before the
 // first is asked for.
-func NewProducerIDs(c *catalog.Catalog, nodeID int32) *ProducerIDs {
+func NewProducerIDs(c Metadata, nodeID int32) *ProducerIDs {
 	p := &ProducerIDs{catalog: c, nodeID: nodeID, turn: make(chan struct{}, 1)}
 	p.turn <- struct{}{}
 	return p

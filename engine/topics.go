@@ -26,7 +26,7 @@ const (
 // Topics administers topics and configs by Kafka's rules. It needs the catalogue
 // and the configuration only; whoever holds partitions follows the catalogue.
 type Topics struct {
-	catalog *catalog.Catalog
+	catalog Metadata
 	config  func() *config.Broker
 	nodeID  int32
 	dirs    func(count int) []catalog.DirID // chooses this node's log directories for new partitions; nil for none

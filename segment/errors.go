@@ -24,6 +24,8 @@ var (
 	// ErrQueueFull says that the disk has not kept up: there was no room in the queue
 	// for as long as the append would wait.
 	ErrQueueFull = errors.New("segment: queue full")
+	// ErrStaleEpoch says that the append comes from a leader who was succeeded.
+	ErrStaleEpoch = errors.New("segment: leader epoch is stale")
 	// ErrTooLarge says that one append is larger than a segment can be.
 	ErrTooLarge = errors.New("segment: append larger than segment.bytes")
 )

@@ -108,7 +108,7 @@ type Append struct {
 	// Batches lie back to back. The committer patches base offset and leader epoch
 	// in place; the bytes belong to the log until Done is called.
 	Batches []byte
-	// LeaderEpoch is the epoch under which the batches are appended.
+	// LeaderEpoch is the epoch under which the batches are appended, or, with Keep, that of the leader who sends them.
 	LeaderEpoch int32
 	// Keep has the batches keep their base offsets and leader epochs. Nothing is checked but that
 	// they begin at or behind the end of the log, in order: else ErrOutOfOrder.
@@ -165,6 +165,7 @@ type Log struct {
 	pending []*Append
 	gone    error // set once the log takes no more appends
 	held    bool  // it takes none for a moment
+	fence   int32 // appends of an older leader epoch are refused
 
 	w writer
 }
@@ -270,7 +271,8 @@ func (l *Log) expireProducers() {
 
 // Append queues batches and returns; the queue's order is the log's order. It
 // blocks only while the queues of the log or the directory are full, until
-// a.Patience has passed (ErrQueueFull), ctx ends or the directory is stalled (ErrStalled). ErrHeld between Hold and Unhold. When it returns nil, Done
+// a.Patience has passed (ErrQueueFull), ctx ends or the directory is stalled (ErrStalled). ErrHeld between Hold and Unhold, ErrStaleEpoch
+// below the fence (see FenceBelow). When it returns nil, Done
 // has been or will be called; otherwise never.
 func (l *Log) Append(ctx context.Context, a *Append) error {
 	a.queued = l.dir.opts.Metrics.now()
@@ -281,6 +283,9 @@ func (l *Log) Append(ctx context.Context, a *Append) error {
 	err := l.refusal()
 	if err == nil {
 		err = l.dir.Err()
+	}
+	if err == nil && a.LeaderEpoch < l.fence {
+		err = fmt.Errorf("%w: %d, the current one is %d", ErrStaleEpoch, a.LeaderEpoch, l.fence)
 	}
 	if err == nil {
 		l.pending = append(l.pending, a)
@@ -295,6 +300,14 @@ func (l *Log) Append(ctx context.Context, a *Append) error {
 		l.dir.schedule(l)
 	}
 	return nil
+}
+
+// FenceBelow has appends of a leader epoch below epoch fail with ErrStaleEpoch from now on, so that nothing of a leader that
+// was succeeded comes to lie behind what its successor sends. What is queued already stays. It does not block.
+func (l *Log) FenceBelow(epoch int32) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.fence = max(l.fence, epoch)
 }
 
 // charge takes room in both queues for a.

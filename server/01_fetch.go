@@ -292,7 +292,7 @@ func (r *fetchRun) locate(img *catalog.Image, res *fetchResult) {
 // checkEpochs compares what the client knows about leaders with what is so here.
 func (r *fetchRun) checkEpochs(res *fetchResult) {
 	want := &res.want
-	if err := res.partition.CheckLeaderEpoch(want.leaderEpoch); err != nil {
+	if err := res.partition.CheckLeader(want.leaderEpoch); err != nil {
 		r.fail(res, err)
 		return
 	}

@@ -96,7 +96,7 @@ func (s *Server) listOffset(topic *catalog.Topic, req *kmsg.ListOffsetsRequest, 
 	if err != nil {
 		return err
 	}
-	if err := p.CheckLeaderEpoch(want.CurrentLeaderEpoch); err != nil {
+	if err := p.CheckLeader(want.CurrentLeaderEpoch); err != nil {
 		return err
 	}
 	const consumer, readCommitted = -1, 1

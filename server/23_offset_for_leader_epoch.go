@@ -26,7 +26,7 @@ func (s *Server) offsetForLeaderEpoch(_ context.Context, _ *call, request kmsg.R
 			rp.Partition, rp.LeaderEpoch, rp.EndOffset = want.Partition, -1, -1
 			p, err := s.partition(topic, want.Partition)
 			if err == nil {
-				err = p.CheckLeaderEpoch(want.CurrentLeaderEpoch)
+				err = p.CheckLeader(want.CurrentLeaderEpoch)
 			}
 			if err == nil {
 				rp.LeaderEpoch, rp.EndOffset = p.EndOffsetForEpoch(want.LeaderEpoch)

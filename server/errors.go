@@ -53,6 +53,7 @@ var errorCodes = []struct {
 
 	{engine.ErrUnknownPartition, codeUnknownTopicOrPartition},
 	{engine.ErrNotEnoughReplicas, codeNotEnoughReplicas},
+	{engine.ErrNotEnoughReplicasAfterAppend, codeNotEnoughReplicasAfterAppend},
 	{engine.ErrInternalTopic, codeInvalidTopicException},
 	{engine.ErrTransactional, codeInvalidTxnState},
 	{engine.ErrEmptyProduce, codeInvalidRecord},
@@ -98,6 +99,7 @@ var errorCodes = []struct {
 	{segment.ErrStalled, codeKafkaStorageError},
 	{segment.ErrCorrupt, codeCorruptMessage},
 	{segment.ErrClosed, codeNotLeaderOrFollower},
+	{segment.ErrStaleEpoch, codeNotLeaderOrFollower},
 
 	{catalog.ErrTopicExists, codeTopicAlreadyExists},
 	{catalog.ErrUnknownTopic, codeUnknownTopicOrPartition},

@@ -129,6 +129,7 @@ const (
 	ProducerIDsAllocated
 	ClusterSet
 	DirAssigned
+	PartitionChanged
 )
 
 // Apply is the state machine: it applies one command to an image and returns the

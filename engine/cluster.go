@@ -1,0 +1,57 @@
+package engine
+
+import (
+	"context"
+
+	"github.com/millrace/millrace/engine/catalog"
+	"github.com/millrace/millrace/segment/vfs"
+)
+
+// Cluster makes an engine one of several nodes. The engine calls each method once, in this order, while it opens.
+type Cluster interface {
+	// Identify tells which cluster this node belongs to. known is what its directories say, "" when they are new. It
+	// waits for other nodes if it has to, until ctx ends.
+	Identify(ctx context.Context, known string) (clusterID string, err error)
+	// Open opens the metadata, and returns when the image can be used. The engine closes it.
+	Open(ctx context.Context, home Home) (Metadata, error)
+	// Start is told of every partition that is here, and of its role, from now on.
+	Start(e *Engine) Replicator
+}
+
+// Home is where a node keeps its part of the metadata.
+type Home struct {
+	FS        vfs.FS
+	Dir       string // the log directory with the catalogue; all that is made in it lies in [ClusterFolder]
+	ClusterID string
+	NodeID    int32
+	// Single reads the catalogue that this node had while it was alone; nil when it never was.
+	Single func() (*catalog.Image, error)
+}
+
+// ClusterFolder holds, in the directory with the catalogue, this node's part of a cluster's metadata. From
+// when it is there the catalogue of the single node counts no longer.
+const ClusterFolder = "cluster"
+
+// Replicator copies partitions between nodes, and decides when what is durable here counts as committed.
+type Replicator interface {
+	// Appended says that p, which this node leads, is durable here up to logEndOffset. It is called
+	// on the committer's goroutine and must not block.
+	Appended(p *Partition, logEndOffset int64)
+	// Changed says that p has come to be here, or that its role has changed. It is called on the metadata's
+	// goroutine, in order, and must not block.
+	Changed(p *Partition, role Role)
+	// Removed says that p is no longer here. As Changed.
+	Removed(p *Partition)
+}
+
+// Solo is the replicator of a node that is alone: durable here is committed.
+type Solo struct{}
+
+// Appended moves the high watermark to the log's end.
+func (Solo) Appended(p *Partition, logEndOffset int64) { p.AdvanceHighWatermark(logEndOffset) }
+
+// Changed does nothing.
+func (Solo) Changed(*Partition, Role) {}
+
+// Removed does nothing.
+func (Solo) Removed(*Partition) {}
