@@ -15,8 +15,9 @@ import (
 
 // DefaultListen and DefaultData hold where neither flag, environment, --set nor file says otherwise.
 const (
-	DefaultListen = "127.0.0.1:9092"
-	DefaultData   = "./data"
+	DefaultListen     = "127.0.0.1:9092"
+	DefaultPeerListen = "127.0.0.1:9192"
+	DefaultData       = "./data"
 )
 
 // Settings is what the flags and the environment of "millrace serve" say; an empty string is a flag that was not given.
@@ -25,6 +26,14 @@ type Settings struct {
 	Listen          string        // host:port for clients (listeners)
 	Advertise       string        // host:port told to clients (advertised.listeners)
 	HTTP            string        // host:port for health and profiles; empty: none
+	Cluster         bool          // this node is one of several (cluster.enable)
+	PeerListen      string        // host:port for other nodes (peer.listener)
+	PeerAdvertise   string        // host:port told to other nodes (peer.advertised.listener)
+	PeerSecretFile  string        // file with the secret that the nodes share (peer.secret.file)
+	Join            string        // peer addresses of nodes to join, separated by commas (cluster.join)
+	NodeID          string        // number of this node (node.id)
+	Rack            string        // where it stands (broker.rack)
+	BootstrapExpect string        // how many new nodes begin a cluster (cluster.bootstrap.expect)
 	ConfigFile      string        // a file of Kafka's server.properties keys
 	Set             []string      // key=value, each wins over the file
 	LogFormat       string        // text or json
@@ -68,6 +77,25 @@ func (s Settings) Properties() (map[string]string, error) {
 			return nil, &ConfigError{fmt.Errorf("%s %q: %w", f.flag, f.value, err)}
 		}
 		props[f.key] = plaintext(f.value)
+	}
+	for _, f := range []struct{ flag, value, key string }{{"--peer-listen", s.PeerListen, "peer.listener"}, {"--peer-advertise", s.PeerAdvertise, "peer.advertised.listener"}} {
+		if f.value == "" {
+			continue
+		}
+		if err := checkAddress(f.value); err != nil {
+			return nil, &ConfigError{fmt.Errorf("%s %q: %w", f.flag, f.value, err)}
+		}
+		props[f.key] = f.value
+	}
+	for _, f := range []struct{ value, key string }{
+		{s.PeerSecretFile, "peer.secret.file"}, {s.Join, "cluster.join"}, {s.NodeID, "node.id"}, {s.Rack, "broker.rack"}, {s.BootstrapExpect, "cluster.bootstrap.expect"},
+	} {
+		if f.value != "" {
+			props[f.key] = f.value
+		}
+	}
+	if s.Cluster {
+		props["cluster.enable"] = "true"
 	}
 	if s.HTTP != "" {
 		if err := checkAddress(s.HTTP); err != nil {

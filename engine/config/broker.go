@@ -20,6 +20,13 @@ type Broker struct {
 	Advertised []Listener // advertised.listeners; empty: each client is told the address it reached
 	LogDirs    []string   // log.dirs, log.dir
 
+	Cluster         bool     // cluster.enable
+	BootstrapExpect int      // cluster.bootstrap.expect
+	Join            []string // cluster.join
+	PeerListener    string   // peer.listener
+	PeerAdvertised  string   // peer.advertised.listener; empty: as PeerListener
+	PeerSecretFile  string   // peer.secret.file; empty: none
+
 	NumPartitions            int32         // num.partitions
 	DefaultReplicationFactor int16         // default.replication.factor
 	AutoCreateTopics         bool          // auto.create.topics.enable
@@ -200,6 +207,13 @@ func (b *Broker) fill() error {
 	if len(b.LogDirs) == 0 {
 		b.LogDirs = trimAll(b.list("log.dir"))
 	}
+
+	b.Cluster = b.bool("cluster.enable")
+	b.BootstrapExpect = b.int("cluster.bootstrap.expect")
+	b.Join = trimAll(b.list("cluster.join"))
+	b.PeerListener, _ = b.values["peer.listener"].(string)
+	b.PeerAdvertised, _ = b.values["peer.advertised.listener"].(string)
+	b.PeerSecretFile, _ = b.values["peer.secret.file"].(string)
 
 	b.NumPartitions = int32(b.int("num.partitions"))
 	b.DefaultReplicationFactor = int16(b.int("default.replication.factor"))
