@@ -24,6 +24,8 @@ type Home struct {
 	Dir       string // the log directory with the catalogue; all that is made in it lies in [ClusterFolder]
 	ClusterID string
 	NodeID    int32
+	DirIDs    []catalog.DirID // of its log directories that can be used
+	Disk      *MetadataDisk   // for what Badger does; the engine closes it after the metadata
 	// Single reads the catalogue that this node had while it was alone; nil when it never was.
 	Single func() (*catalog.Image, error)
 }

@@ -46,7 +46,7 @@ type Engine struct {
 	dirs       logDirs // the first has the catalogue
 	catalog    Metadata
 	groups     *coordinator.Coordinator
-	disk       *catalogDisk // nil in a cluster
+	disk       *MetadataDisk
 	following  follower
 	replicator Replicator
 	onStall    atomic.Pointer[func()]
@@ -380,7 +380,7 @@ func (e *Engine) closeCatalog(ctx context.Context) error {
 	go func() {
 		err := e.catalog.Close()
 		if e.disk != nil {
-			err = errors.Join(err, e.disk.close())
+			err = errors.Join(err, e.disk.Close())
 		}
 		done <- err
 	}()

@@ -40,13 +40,24 @@ func (e *Engine) openMetadata(ctx context.Context) (Metadata, error) {
 		return opened(e.openCatalog())
 	}
 	home := Home{FS: e.options.FS, Dir: e.dataDir(), ClusterID: e.ClusterID(), NodeID: e.NodeID()}
+	for _, d := range e.dirs {
+		if d.fault == nil {
+			home.DirIDs = append(home.DirIDs, d.meta.DirID)
+		}
+	}
 	switch _, err := e.options.FS.Stat(filepath.Join(e.dataDir(), catalogFolder)); {
 	case err == nil && !joined:
 		home.Single = e.singleImage
 	case err != nil && !errors.Is(err, os.ErrNotExist):
 		return nil, err
 	}
+	e.disk = e.newDisk()
+	home.Disk = e.disk
 	return e.options.Cluster.Open(ctx, home)
+}
+
+func (e *Engine) newDisk() *MetadataDisk {
+	return newMetadataDisk(e.options.FS, e.options.Now, e.options.Config.LogDirStallTimeout, e.log)
 }
 
 // inCluster tells whether the node has been one of several.
@@ -59,7 +70,7 @@ func (e *Engine) inCluster() (bool, error) {
 }
 
 func (e *Engine) openCatalog() (*catalog.Catalog, error) {
-	e.disk = newCatalogDisk(e.options.FS, e.options.Now, e.options.Config.LogDirStallTimeout, e.log)
+	e.disk = e.newDisk()
 	return catalog.Open(catalog.Options{
 		Dir: filepath.Join(e.dataDir(), catalogFolder), ClusterID: e.ClusterID(), Disk: e.disk, Logger: e.log,
 		Metrics: e.options.Metrics.Catalog,
@@ -81,7 +92,7 @@ func (e *Engine) singleImage() (*catalog.Image, error) {
 		return nil, err
 	}
 	image := c.Image()
-	err = errors.Join(c.Close(), e.disk.close())
+	err = errors.Join(c.Close(), e.disk.Close())
 	e.disk = nil
 	return image, err
 }

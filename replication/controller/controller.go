@@ -153,6 +153,12 @@ func (c *Controller) Leader() (node int32, known bool) {
 	return nodeOf(leader), leader != ""
 }
 
+// Leadership is Leader, with a channel that is closed when the leader may be another one.
+func (c *Controller) Leadership() (node int32, known bool, changed <-chan struct{}) {
+	leader, generation := c.roles.now()
+	return nodeOf(leader), leader != "", generation.Done()
+}
+
 // Leads tells whether this node leads as far as it knows.
 func (c *Controller) Leads() bool { return c.leads() }
 

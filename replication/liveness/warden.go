@@ -1,0 +1,197 @@
+package liveness
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/millrace/millrace/engine/catalog"
+)
+
+// PingMethod is the name of the request that asks a node who it is: the answer is its incarnation.
+const PingMethod = "ping"
+
+// Warden fences brokers that have gone, while this node leads the metadata. Heard and Lost may be called at any time, by anybody.
+type Warden struct {
+	meta  Metadata
+	peers Peers
+	self  int32
+	now   func() time.Time
+	log   *slog.Logger
+	wake  chan struct{} // something has changed; capacity one
+
+	ctx    context.Context // ends with Close
+	cancel context.CancelFunc
+	done   sync.WaitGroup
+
+	mu     sync.Mutex // guards the fields below; never held across a call
+	judge  *Judge     // nil while another leads
+	closed bool
+}
+
+// NewWarden begins. Close ends it.
+func NewWarden(meta Metadata, peers Peers, self int32, now func() time.Time, log *slog.Logger) *Warden {
+	w := &Warden{meta: meta, peers: peers, self: self, now: now, log: log, wake: make(chan struct{}, 1)}
+	w.ctx, w.cancel = context.WithCancel(context.Background())
+	stop := meta.Subscribe(func(_, new *catalog.Image) {
+		for _, e := range new.Events() {
+			if e.Kind == catalog.BrokerRegistered || e.Kind == catalog.BrokerChanged {
+				signal(w.wake)
+				return
+			}
+		}
+	})
+	w.done.Go(func() {
+		defer stop()
+		w.run()
+	})
+	return w
+}
+
+// Close ends it, and waits for its goroutines.
+func (w *Warden) Close() {
+	w.mu.Lock()
+	w.closed = true
+	w.mu.Unlock()
+	w.cancel()
+	w.done.Wait()
+}
+
+// ErrNotLeading says that another node leads the metadata, and wants to have the heartbeats.
+var ErrNotLeading = errors.New("liveness: this node does not lead the metadata")
+
+// Heard takes a heartbeat.
+func (w *Warden) Heard(body []byte) error {
+	b, err := decodeHeartbeat(body)
+	if err != nil {
+		return err
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.judge == nil {
+		return ErrNotLeading
+	}
+	w.judge.Heard(b, w.now())
+	return nil
+}
+
+// Lost tells that the connection to a node is gone: it is asked whether it is still there. It does not block.
+func (w *Warden) Lost(node int32) {
+	w.mu.Lock()
+	leads := w.judge != nil
+	w.mu.Unlock()
+	if leads {
+		w.ask(node)
+	}
+}
+
+// ask finds out, in a goroutine of its own, whether a process has ended. There are at most as many as there are brokers and lost connections.
+func (w *Warden) ask(node int32) {
+	b, found := w.meta.Image().Broker(node)
+	if !found || b.Fenced || node == w.self {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.closed {
+		return
+	}
+	w.done.Go(func() {
+		ctx, cancel := context.WithTimeout(w.ctx, Lease/2)
+		defer cancel()
+		answer, err := w.peers.Call(ctx, node, PingMethod, nil)
+		gone := errors.Is(err, syscall.ECONNREFUSED) || err == nil && string(answer) != string(b.Incarnation[:])
+		if !gone {
+			return // it is there, or its lease decides
+		}
+		w.mu.Lock()
+		if w.judge != nil {
+			w.judge.Gone(Standing{node, b.Epoch}, w.now())
+		}
+		w.mu.Unlock()
+		signal(w.wake)
+	})
+}
+
+// run fences whoever is overdue. It ends with Close.
+func (w *Warden) run() {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		leader, known, changed := w.meta.Leadership()
+		wait := time.Hour
+		if known && leader == w.self {
+			wait = w.look()
+		} else {
+			w.mu.Lock()
+			w.judge = nil
+			w.mu.Unlock()
+		}
+		timer.Reset(wait)
+		select {
+		case <-w.wake:
+		case <-changed:
+		case <-timer.C:
+		case <-w.ctx.Done():
+			return
+		}
+	}
+}
+
+// look fences those who are overdue, and says when to look again.
+func (w *Warden) look() time.Duration {
+	var standing []Standing
+	for _, b := range w.meta.Image().Brokers() {
+		if !b.Fenced && b.ID != w.self {
+			standing = append(standing, Standing{b.ID, b.Epoch})
+		}
+	}
+	w.mu.Lock()
+	fresh := w.judge == nil
+	if fresh {
+		w.judge = NewJudge(Lease)
+	}
+	now := w.now()
+	w.judge.Know(standing, now)
+	overdue := w.judge.Overdue(now)
+	next, any := w.judge.Next()
+	w.mu.Unlock()
+	if fresh { // whoever died with the leader before this one was noticed by nobody
+		for _, b := range standing {
+			w.ask(b.ID)
+		}
+	}
+	for _, b := range overdue {
+		if !w.fence(b) {
+			return firstPause
+		}
+	}
+	switch {
+	case len(overdue) > 0:
+		return 0
+	case any:
+		return max(next.Sub(now), time.Millisecond)
+	}
+	return time.Hour
+}
+
+func (w *Warden) fence(b Standing) bool {
+	ctx, cancel := context.WithTimeout(w.ctx, proposalTime)
+	defer cancel()
+	result, err := w.meta.Propose(ctx, catalog.FenceBroker{ID: b.ID, Epoch: b.Epoch})
+	if err == nil {
+		err = result.Errors[0]
+	}
+	switch {
+	case err == nil:
+		w.log.Warn("a broker was fenced: nothing was heard of it; others lead what it led, as far as there are replicas in sync", "node", b.ID)
+	case errors.Is(err, catalog.ErrStaleBrokerEpoch):
+	default:
+		w.log.Warn("a broker of which nothing was heard could not be fenced", "node", b.ID, "error", err)
+		return false
+	}
+	return true
+}

@@ -1,0 +1,247 @@
+package replication
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"time"
+
+	"github.com/millrace/millrace/engine"
+	"github.com/millrace/millrace/engine/catalog"
+	"github.com/millrace/millrace/engine/config"
+	"github.com/millrace/millrace/replication/controller"
+	"github.com/millrace/millrace/replication/gossip"
+	"github.com/millrace/millrace/replication/liveness"
+	"github.com/millrace/millrace/replication/peer"
+	"github.com/millrace/millrace/replication/raftlog"
+)
+
+// Options say what a node is made of. TLS, Secret and Logger may be left out.
+type Options struct {
+	Config    *config.Broker
+	Endpoints []catalog.Endpoint // what clients are told
+	Secret    []byte             // what all nodes share
+	TLS       *tls.Config        // for connections between nodes
+	Now       func() time.Time
+	Logger    *slog.Logger
+}
+
+// Node is this node's part in a cluster. It is an [engine.Cluster]: the engine calls Identify, Open and Start while it opens. Then
+// Serve takes part, Leave takes leave, and Close, when the engine is closed, ends it.
+type Node struct {
+	opts        Options
+	log         *slog.Logger
+	incarnation [16]byte
+	hub         *peer.Hub
+	gossip      *gossip.Gossip
+	promise     promise
+	founds      bool // this node begins the cluster
+
+	raft    *raftlog.Log
+	control *controller.Controller
+	broker  *liveness.Broker
+	warden  *liveness.Warden
+	copies  *replicator
+	ctx     context.Context // ends with Close
+	cancel  context.CancelFunc
+}
+
+// New listens to other nodes, and looks for them.
+func New(o Options) (*Node, error) {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	n := &Node{opts: o, log: o.Logger}
+	n.ctx, n.cancel = context.WithCancel(context.Background())
+	rand.Read(n.incarnation[:]) // never fails
+	var err error
+	n.hub, err = peer.Listen(peer.Options{
+		Address: o.Config.PeerListener, Advertise: o.Config.PeerAdvertised, Secret: o.Secret, TLS: o.TLS,
+		Self:      peer.Identity{NodeID: o.Config.NodeID, Incarnation: n.incarnation},
+		Directory: n, Now: o.Now, Logger: o.Logger,
+	})
+	if err != nil {
+		return nil, err
+	}
+	n.hub.Register(liveness.PingMethod, n.ping)
+	n.registerJoining()
+	n.gossip, err = gossip.Open(gossip.Options{
+		Hub: n.hub, Secret: o.Secret, Rack: o.Config.Rack, Now: o.Now, Logger: o.Logger,
+	})
+	if err != nil {
+		return nil, errors.Join(err, n.hub.Shutdown(context.Background()))
+	}
+	if len(o.Config.Join) > 0 {
+		go n.gossip.Join(n.ctx, o.Config.Join) // ends with Close
+	}
+	return n, nil
+}
+
+// Address is where other nodes reach this one.
+func (n *Node) Address() string { return n.hub.Advertise() }
+
+// AddressOf is where a node is reached, as gossip has it, else as it has registered.
+func (n *Node) AddressOf(node int32) (string, bool) {
+	if n.gossip != nil {
+		for _, m := range n.gossip.Members() {
+			if m.NodeID == node {
+				return m.Address, true
+			}
+		}
+	}
+	if n.control != nil {
+		if b, found := n.control.Image().Broker(node); found && b.Peer != "" {
+			return b.Peer, true
+		}
+	}
+	return "", false
+}
+
+func (n *Node) ping(context.Context, peer.Identity, []byte) ([]byte, error) { return n.incarnation[:], nil }
+
+// metadata is the controller as the engine and its neighbours see it.
+type metadata struct {
+	*controller.Controller
+	log *raftlog.Log
+}
+
+// Close ends this node's part in the metadata. It waits for the disk.
+func (m metadata) Close() error { return errors.Join(m.Controller.Close(), m.log.Close()) }
+
+// Open opens this node's part in the cluster's metadata: it begins the cluster, joins it, or goes on as a member. It returns when the image shows
+// all that was acknowledged before, and this node has registered.
+func (n *Node) Open(ctx context.Context, home engine.Home) (engine.Metadata, error) {
+	opts, err := n.openLog(home)
+	if err != nil {
+		return nil, err
+	}
+	m, err := n.open(ctx, home, opts)
+	if err != nil {
+		return nil, errors.Join(err, n.raft.Close())
+	}
+	return m, nil
+}
+
+func (n *Node) open(ctx context.Context, home engine.Home, opts controller.Options) (engine.Metadata, error) {
+	member, err := controller.Bootstrapped(opts)
+	if err != nil {
+		return nil, err
+	}
+	if !member && home.Single != nil {
+		n.founds = true
+	}
+	n.hub.Register(proposeMethod, func(ctx context.Context, _ peer.Identity, body []byte) ([]byte, error) {
+		return nil, wireError(n.control.Accept(ctx, body))
+	})
+	if !member && !n.founds {
+		if n.founds, err = n.foundOrJoin(ctx); err != nil {
+			return nil, err
+		}
+	}
+	if !member && n.founds {
+		if err := n.found(home, opts); err != nil {
+			return nil, err
+		}
+	}
+	if n.control, err = controller.Open(opts); err != nil {
+		return nil, err
+	}
+	m := metadata{n.control, n.raft}
+	if err := n.takePart(ctx, home); err != nil {
+		return nil, errors.Join(err, n.control.Close())
+	}
+	return m, nil
+}
+
+// openLog opens what is kept of the metadata.
+func (n *Node) openLog(home engine.Home) (controller.Options, error) {
+	dir := filepath.Join(home.Dir, engine.ClusterFolder)
+	snapshots, err := raftlog.OpenSnapshots(home.FS, filepath.Join(dir, "snapshots"), n.log)
+	if err != nil {
+		return controller.Options{}, err
+	}
+	if n.raft, err = raftlog.Open(raftlog.Options{Dir: filepath.Join(dir, "log"), Disk: home.Disk, Logger: n.log}); err != nil {
+		return controller.Options{}, err
+	}
+	return controller.Options{
+		NodeID: home.NodeID, Log: n.raft, Snapshots: snapshots, Transport: n.hub.RaftTransport(),
+		Forward: forwarder{n.hub}, Now: n.opts.Now, Logger: n.log,
+	}, nil
+}
+
+// found begins the cluster, with what this node had while it was alone.
+func (n *Node) found(home engine.Home, opts controller.Options) error {
+	image := catalog.NewImage()
+	if home.Single != nil {
+		var err error
+		if image, err = home.Single(); err != nil {
+			return fmt.Errorf("the catalogue of the single node: %w", err)
+		}
+	}
+	if image.ClusterID() == "" {
+		result, err := catalog.Apply(image, catalog.SetCluster{ClusterID: home.ClusterID})
+		if err != nil {
+			return err
+		}
+		image = result.Image
+	}
+	n.log.Info("this node begins the cluster", "cluster", home.ClusterID, "topics", image.TopicCount())
+	return controller.Bootstrap(opts, image)
+}
+
+// takePart has this node heard by the others, and registers it.
+func (n *Node) takePart(ctx context.Context, home engine.Home) error {
+	n.broker = liveness.NewBroker(n.control, n.hub, catalog.Broker{
+		ID: home.NodeID, Incarnation: n.incarnation, Peer: n.hub.Advertise(), Rack: n.opts.Config.Rack,
+		Endpoints: n.opts.Endpoints, Dirs: home.DirIDs,
+	}, n.opts.Now, n.log)
+	n.warden = liveness.NewWarden(n.control, n.hub, liveness.Standing{ID: home.NodeID}, n.incarnation, n.opts.Now, n.log)
+	n.hub.Register(liveness.HeartbeatMethod, func(_ context.Context, _ peer.Identity, body []byte) ([]byte, error) {
+		return nil, n.warden.Heard(body)
+	})
+	n.hub.Watch(func(node int32, up bool) {
+		if !up {
+			n.warden.Lost(node)
+		}
+	})
+	if err := n.beMember(ctx); err != nil {
+		return err
+	}
+	if err := n.control.Sync(ctx); err != nil {
+		return fmt.Errorf("the metadata cannot be read before a majority of its voters answers: %w", err)
+	}
+	return n.broker.Register(ctx)
+}
+
+// Start begins to follow the roles of the engine's partitions.
+func (n *Node) Start(e *engine.Engine) engine.Replicator {
+	n.copies = newReplicator(n, e)
+	return n.copies
+}
+
+// Serve has this node take part: it may lead from when it returns.
+func (n *Node) Serve(ctx context.Context) error { return n.broker.Serve(ctx) }
+
+// Leave has others lead what this node leads. The engine must still be open.
+func (n *Node) Leave(ctx context.Context) error {
+	if n.broker == nil {
+		return nil
+	}
+	return n.broker.Leave(ctx)
+}
+
+// Close ends it, when the engine is closed. It waits until ctx ends.
+func (n *Node) Close(ctx context.Context) error {
+	n.cancel()
+	if n.copies != nil {
+		n.copies.close()
+	}
+	if n.warden != nil {
+		n.warden.Close()
+	}
+	return errors.Join(n.gossip.Leave(ctx), n.gossip.Close(), n.hub.Shutdown(ctx))
+}
