@@ -61,7 +61,7 @@ func TestApplyJudgesItems(t *testing.T) {
 		{"configs removed", AlterConfigs{2, []ConfigChange{{ResourceBroker, "1", nil}}}, []error{nil}, []EventKind{ConfigsChanged}},
 		{"producer ids", AllocateProducerIDs{1, 1000}, []error{nil}, []EventKind{ProducerIDsAllocated}},
 		{"no producer ids", AllocateProducerIDs{1, 0}, []error{ErrInvalid}, nil},
-		{"broker", RegisterBroker{Broker{ID: 4}}, []error{nil}, []EventKind{BrokerRegistered}},
+		{"broker", RegisterBroker{Broker: Broker{ID: 4}}, []error{nil}, []EventKind{BrokerRegistered}},
 		{"cluster", SetCluster{"x"}, []error{nil}, []EventKind{ClusterSet}},
 	}
 	for _, tt := range tests {
@@ -187,7 +187,7 @@ func randomCommand(r *rand.Rand, img *Image) Command {
 	case 6:
 		return AllocateProducerIDs{1, int64(1 + r.IntN(1000))}
 	}
-	return RegisterBroker{Broker{ID: int32(r.IntN(4)), Rack: fmt.Sprint(r.IntN(3)), Endpoints: []Endpoint{{"PLAINTEXT", "h", int32(r.IntN(9))}}}}
+	return RegisterBroker{Broker: Broker{ID: int32(r.IntN(4)), Rack: fmt.Sprint(r.IntN(3)), Endpoints: []Endpoint{{"PLAINTEXT", "h", int32(r.IntN(9))}}}}
 }
 
 // TestApplyIsDeterministic: the same commands, also through their encoding, make
@@ -233,7 +233,7 @@ func TestDecodeCommandRefuses(t *testing.T) {
 }
 
 func FuzzDecodeCommand(f *testing.F) {
-	for _, cmd := range []Command{SetCluster{"x"}, CreateTopics{[]NewTopic{{Name: "a", ID: id(1), Partitions: parts(1), Configs: map[string]string{"a": "b"}}}}, DeleteTopics{[]TopicID{id(1)}}, AllocateProducerIDs{1, 2}, RegisterBroker{Broker{ID: 1}}} {
+	for _, cmd := range []Command{SetCluster{"x"}, CreateTopics{[]NewTopic{{Name: "a", ID: id(1), Partitions: parts(1), Configs: map[string]string{"a": "b"}}}}, DeleteTopics{[]TopicID{id(1)}}, AllocateProducerIDs{1, 2}, RegisterBroker{Broker: Broker{ID: 1}}} {
 		b, err := EncodeCommand(cmd)
 		if err != nil {
 			f.Fatal(err)

@@ -309,9 +309,9 @@ func (s *countingStorage) close() error           { return nil }
 func TestManyStarts(t *testing.T) {
 	dir := t.TempDir()
 	most := 0
-	for range 4 * flattenAt {
+	for n := range 4 * flattenAt {
 		c := open(t, dir)
-		propose(t, c, RegisterBroker{Broker{ID: 1}})
+		propose(t, c, RegisterBroker{Broker: Broker{ID: 1, Rack: fmt.Sprint(n)}})
 		most = max(most, c.store.(*store).db.Levels()[0].NumTables)
 		if err := c.Close(); err != nil {
 			t.Fatal(err)

@@ -1,7 +1,6 @@
 package catalog
 
 import (
-	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
@@ -23,6 +22,14 @@ const (
 	kindAllocateProducerIDs
 	kindRegisterBroker
 	kindAssignDirs
+	kindFenceBroker
+	kindUnfenceBroker
+	kindStopBroker
+	kindUnregisterBroker
+	kindChangeISR
+	kindElectLeaders
+	kindReassign
+	kindSetFeatures
 )
 
 // SetCluster gives a new cluster its identity.
@@ -72,25 +79,6 @@ type AllocateProducerIDs struct {
 	Count    int64
 }
 
-// RegisterBroker makes a broker and its listeners known.
-type RegisterBroker struct{ Broker Broker }
-
-// AssignDirs says in which log directories brokers keep their replicas, and where to
-// they are being moved.
-type AssignDirs struct{ Replicas []ReplicaDir }
-
-// ReplicaDir begins, ends or gives up the move of one replica. Dir is where it lies, or,
-// to end a move, where it was being moved to: any other is refused with ErrConflict,
-// unless nothing was known so far.
-type ReplicaDir struct {
-	Topic     TopicID
-	Partition int32
-	Broker    int32
-	Dir       DirID
-	Future    DirID // where it is being moved to from now on; zero: nowhere
-	Expect    DirID // unless zero: where it must be being moved to until now; else ErrConflict
-}
-
 func (SetCluster) kind() commandKind          { return kindSetCluster }
 func (CreateTopics) kind() commandKind        { return kindCreateTopics }
 func (DeleteTopics) kind() commandKind        { return kindDeleteTopics }
@@ -99,6 +87,14 @@ func (AlterConfigs) kind() commandKind        { return kindAlterConfigs }
 func (AllocateProducerIDs) kind() commandKind { return kindAllocateProducerIDs }
 func (RegisterBroker) kind() commandKind      { return kindRegisterBroker }
 func (AssignDirs) kind() commandKind          { return kindAssignDirs }
+func (FenceBroker) kind() commandKind         { return kindFenceBroker }
+func (UnfenceBroker) kind() commandKind       { return kindUnfenceBroker }
+func (StopBroker) kind() commandKind          { return kindStopBroker }
+func (UnregisterBroker) kind() commandKind    { return kindUnregisterBroker }
+func (ChangeISR) kind() commandKind           { return kindChangeISR }
+func (ElectLeaders) kind() commandKind        { return kindElectLeaders }
+func (Reassign) kind() commandKind            { return kindReassign }
+func (SetFeatures) kind() commandKind         { return kindSetFeatures }
 
 // Result is what became of a command.
 type Result struct {
@@ -113,7 +109,8 @@ type Event struct {
 	Topic     TopicID      // of the topic events
 	Type      ResourceType // of ConfigsChanged, and with it
 	Name      string       // the resource's name; for the topic events the topic's name
-	Partition int32        // of DirAssigned
+	Partition int32        // of DirAssigned and PartitionChanged
+	Broker    int32        // of BrokerRegistered and BrokerChanged
 }
 
 // EventKind says what was changed.
@@ -129,7 +126,9 @@ const (
 	ProducerIDsAllocated
 	ClusterSet
 	DirAssigned
-	PartitionChanged
+	PartitionChanged // of its leader, epochs, in-sync set, replicas; one event for each partition
+	BrokerChanged    // was fenced, unfenced, is stopping, or is gone; the image says which
+	FeaturesChanged
 )
 
 // Apply is the state machine: it applies one command to an image and returns the
@@ -155,8 +154,23 @@ func Apply(img *Image, cmd Command) (Result, error) {
 	case RegisterBroker:
 		res.Errors = []error{d.registerBroker(c)}
 	case AssignDirs:
-		owned := map[TopicID]*Topic{}
-		res.Errors = each(c.Replicas, func(r ReplicaDir) error { return d.assignDir(owned, r) })
+		res.Errors = each(c.Replicas, d.assignDir)
+	case FenceBroker:
+		res.Errors = []error{d.fenceBroker(c)}
+	case UnfenceBroker:
+		res.Errors = []error{d.unfenceBroker(c)}
+	case StopBroker:
+		res.Errors = []error{d.stopBroker(c)}
+	case UnregisterBroker:
+		res.Errors = []error{d.unregisterBroker(c)}
+	case ChangeISR:
+		res.Errors = d.changeISRs(c)
+	case ElectLeaders:
+		res.Errors = each(c.Partitions, func(p PartitionRef) error { return d.electLeader(c.Kind, p) })
+	case Reassign:
+		res.Errors = each(c.Partitions, d.reassign)
+	case SetFeatures:
+		res.Errors = d.setFeatures(c)
 	default:
 		return Result{Image: img}, fmt.Errorf("%w: %T", ErrUnknownCommand, cmd)
 	}
@@ -199,7 +213,11 @@ func (d *draft) createTopic(n NewTopic) error {
 	case d.TopicByID(n.ID) != nil:
 		return ErrInvalid
 	}
-	d.put(&Topic{Name: n.Name, ID: n.ID, Partitions: clonePartitions(n.Partitions), Configs: maps.Clone(n.Configs), Version: d.version})
+	partitions := clonePartitions(n.Partitions)
+	if err := d.admit(partitions); err != nil {
+		return err
+	}
+	d.put(&Topic{Name: n.Name, ID: n.ID, Partitions: partitions, Configs: maps.Clone(n.Configs), Version: d.version})
 	d.note(Event{Kind: TopicCreated, Topic: n.ID, Name: n.Name})
 	return nil
 }
@@ -224,8 +242,12 @@ func (d *draft) createPartitions(m MorePartitions) error {
 	case len(m.Partitions) == 0:
 		return ErrInvalid
 	}
+	added := clonePartitions(m.Partitions)
+	if err := d.admit(added); err != nil {
+		return err
+	}
 	grown := *t
-	grown.Partitions = slices.Concat(t.Partitions, clonePartitions(m.Partitions))
+	grown.Partitions = slices.Concat(t.Partitions, added)
 	grown.Version = d.version
 	d.put(&grown)
 	d.note(Event{Kind: PartitionsAdded, Topic: t.ID, Name: t.Name})
@@ -252,6 +274,7 @@ func (d *draft) alterConfigs(before *Image, base uint64, ch ConfigChange) error 
 		d.putConfigs(configKey{ch.Type, ch.Name}, configSet{maps.Clone(ch.Configs), d.version})
 	}
 	d.note(e)
+	d.followConfigs(ch)
 	return nil
 }
 
@@ -264,60 +287,6 @@ func (d *draft) allocateProducerIDs(c AllocateProducerIDs) error {
 	return nil
 }
 
-func (d *draft) registerBroker(c RegisterBroker) error {
-	if c.Broker.ID < 0 {
-		return ErrInvalid
-	}
-	b := c.Broker
-	b.Epoch = int64(d.version)
-	b.Endpoints = slices.Clone(b.Endpoints)
-	d.putBroker(b)
-	d.note(Event{Kind: BrokerRegistered})
-	return nil
-}
-
-// assignDir keeps in owned the topics that this command has copied already.
-func (d *draft) assignDir(owned map[TopicID]*Topic, c ReplicaDir) error {
-	t := d.TopicByID(c.Topic)
-	if t == nil || c.Partition < 0 || int(c.Partition) >= len(t.Partitions) {
-		return ErrUnknownTopic
-	}
-	p := &t.Partitions[c.Partition]
-	at := slices.Index(p.Replicas, c.Broker)
-	if at < 0 || c.Dir == (DirID{}) || c.Dir == c.Future {
-		return ErrInvalid
-	}
-	dir, future := p.Dir(c.Broker), p.Future(c.Broker)
-	switch {
-	case c.Expect != (DirID{}) && c.Expect != future, dir != (DirID{}) && c.Dir != dir && c.Dir != future:
-		return ErrConflict
-	case c.Dir == dir && c.Future == future:
-		return nil
-	}
-	if owned[c.Topic] == nil {
-		changed := *t
-		changed.Partitions, changed.Version = slices.Clone(t.Partitions), d.version
-		owned[c.Topic] = &changed
-		d.put(&changed)
-		p = &changed.Partitions[c.Partition]
-	}
-	p.Dirs, p.Futures = withDir(p.Dirs, len(p.Replicas), at, c.Dir), withDir(p.Futures, len(p.Replicas), at, c.Future)
-	p.PartitionEpoch++
-	d.note(Event{Kind: DirAssigned, Topic: t.ID, Name: t.Name, Partition: c.Partition})
-	return nil
-}
-
-// withDir is a copy of dirs, one for each replica, with one of them changed; nil when all are zero.
-func withDir(dirs []DirID, replicas, at int, id DirID) []DirID {
-	changed := make([]DirID, replicas)
-	copy(changed, dirs)
-	changed[at] = id
-	if !slices.ContainsFunc(changed, func(id DirID) bool { return id != DirID{} }) {
-		return nil
-	}
-	return changed
-}
-
 func clonePartitions(ps []Partition) []Partition {
 	out := slices.Clone(ps)
 	for i := range out {
@@ -325,55 +294,10 @@ func clonePartitions(ps []Partition) []Partition {
 		out[i].ISR = slices.Clone(out[i].ISR)
 		out[i].Dirs = slices.Clone(out[i].Dirs)
 		out[i].Futures = slices.Clone(out[i].Futures)
+		out[i].Adding = slices.Clone(out[i].Adding)
+		out[i].Removing = slices.Clone(out[i].Removing)
+		out[i].ELR = slices.Clone(out[i].ELR)
+		out[i].LastKnownELR = slices.Clone(out[i].LastKnownELR)
 	}
 	return out
-}
-
-// commandVersion is the version of the encoded form: [version, kind, JSON…].
-const commandVersion = 1
-
-// EncodeCommand writes a command for a log.
-func EncodeCommand(cmd Command) ([]byte, error) {
-	body, err := json.Marshal(cmd)
-	if err != nil {
-		return nil, fmt.Errorf("catalog: encode command: %w", err)
-	}
-	return append([]byte{commandVersion, byte(cmd.kind())}, body...), nil
-}
-
-// DecodeCommand reads what [EncodeCommand] wrote.
-func DecodeCommand(b []byte) (Command, error) {
-	if len(b) < 2 {
-		return nil, fmt.Errorf("%w: %d bytes", ErrUnknownCommand, len(b))
-	}
-	if b[0] != commandVersion {
-		return nil, fmt.Errorf("%w: version %d", ErrUnknownCommand, b[0])
-	}
-	switch commandKind(b[1]) {
-	case kindSetCluster:
-		return decodeAs[SetCluster](b[2:])
-	case kindCreateTopics:
-		return decodeAs[CreateTopics](b[2:])
-	case kindDeleteTopics:
-		return decodeAs[DeleteTopics](b[2:])
-	case kindCreatePartitions:
-		return decodeAs[CreatePartitions](b[2:])
-	case kindAlterConfigs:
-		return decodeAs[AlterConfigs](b[2:])
-	case kindAllocateProducerIDs:
-		return decodeAs[AllocateProducerIDs](b[2:])
-	case kindRegisterBroker:
-		return decodeAs[RegisterBroker](b[2:])
-	case kindAssignDirs:
-		return decodeAs[AssignDirs](b[2:])
-	}
-	return nil, fmt.Errorf("%w: kind %d", ErrUnknownCommand, b[1])
-}
-
-func decodeAs[C Command](body []byte) (Command, error) {
-	var c C
-	if err := json.Unmarshal(body, &c); err != nil {
-		return nil, fmt.Errorf("catalog: decode command: %w", err)
-	}
-	return c, nil
 }

@@ -108,7 +108,7 @@ func TestFormatOfDirs(t *testing.T) {
 		t.Error("a move that begins is no change to the store")
 	}
 	var read []partitionValue
-	if err := decodeValue([]byte(fmt.Sprintf("%c%s", formatVersion, `[[1,0,0,[1],[1],null,null,null]]`)), &read); err == nil {
+	if err := decodeValue([]byte(fmt.Sprintf("%c%s", formatVersion, `[[1,0,0,[1],[1],null,null,null,null]]`)), &read); err == nil {
 		t.Error("eight fields are read")
 	}
 }

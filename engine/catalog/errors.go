@@ -42,6 +42,48 @@ var (
 	ErrConflict = errors.New("catalog: changed meanwhile")
 	// ErrInvalid means that the item contradicts itself, for instance a topic without partitions.
 	ErrInvalid = errors.New("catalog: invalid item")
+	// ErrNotApplied means that another item of a command that is applied as a whole was refused.
+	ErrNotApplied = errors.New("catalog: another item was refused")
+)
+
+// Of brokers and features.
+var (
+	// ErrBrokerInUse means that another incarnation is registered under the id and not fenced.
+	ErrBrokerInUse = errors.New("catalog: another broker is registered with that id")
+	// ErrDirInUse means that a log directory belongs to another broker.
+	ErrDirInUse = errors.New("catalog: another broker is registered with a directory of that id")
+	// ErrUnknownBroker means that no broker with this id is registered.
+	ErrUnknownBroker = errors.New("catalog: unknown broker")
+	// ErrStaleBrokerEpoch means that the broker has registered again since.
+	ErrStaleBrokerEpoch = errors.New("catalog: stale broker epoch")
+	// ErrUnsupportedFeature means that a broker does not support the level of a feature.
+	ErrUnsupportedFeature = errors.New("catalog: a broker does not support the level of a feature")
+	// ErrFeatureUpdate means that a feature cannot go to this level in this way.
+	ErrFeatureUpdate = errors.New("catalog: invalid update of a feature")
+)
+
+// Of leaders, in-sync sets and reassignments.
+var (
+	// ErrNotLeader means that another broker leads the partition.
+	ErrNotLeader = errors.New("catalog: not the leader")
+	// ErrFencedLeaderEpoch means that the partition has a newer leader epoch.
+	ErrFencedLeaderEpoch = errors.New("catalog: fenced leader epoch")
+	// ErrIneligibleReplica means that a broker must not be in sync: it is fenced, stopping, unknown, or another incarnation by now.
+	ErrIneligibleReplica = errors.New("catalog: ineligible replica")
+	// ErrElectionNotNeeded means that the partition has the leader that an election would give it.
+	ErrElectionNotNeeded = errors.New("catalog: election not needed")
+	// ErrPreferredLeaderNotAvailable means that the first replica cannot lead now.
+	ErrPreferredLeaderNotAvailable = errors.New("catalog: preferred leader not available")
+	// ErrEligibleLeadersNotAvailable means that nobody can lead now.
+	ErrEligibleLeadersNotAvailable = errors.New("catalog: eligible leaders not available")
+	// ErrNoReassignment means that there is no reassignment to cancel.
+	ErrNoReassignment = errors.New("catalog: no reassignment in progress")
+	// ErrInvalidAssignment means that replicas are none, named twice, or not registered.
+	ErrInvalidAssignment = errors.New("catalog: invalid replica assignment")
+	// ErrUncleanCancel means that cancelling would need an unclean election, which is not enabled.
+	ErrUncleanCancel = errors.New("catalog: cancelling needs an unclean leader election")
+	// ErrFactorChanged means that a reassignment changes the number of replicas and was not to.
+	ErrFactorChanged = errors.New("catalog: replication factor changed")
 )
 
 // CorruptError says which stored value could not be read.

@@ -4,12 +4,17 @@ package catalog
 // that is higher than formatVersion is refused with ErrFutureFormat.
 //
 //	key                                  value
-//	"s"                                  {"v":version,"c":cluster id,"p":next producer id,"r":version}
-//	"b" broker(4)                        {"e":epoch,"r":rack,"l":[{"n":listener,"h":host,"p":port}…]}
+//	"s"                                  {"v":version,"c":cluster id,"p":next producer id,"r":version};
+//	                                     since version 3 perhaps "f":{feature:level}
+//	"b" broker(4)                        {"e":epoch,"r":rack,"l":[{"n":listener,"h":host,"p":port}…]};
+//	                                     since version 3 perhaps "i":incarnation,"f":fenced,"s":stopping,"p":peer,
+//	                                     "d":[log directories],"v":[{"n":feature,"l":lowest,"h":highest level}…]
 //	"t" topic id(16)                     {"n":name,"p":number of partitions,"c":{configs},"v":version}
 //	"p" topic id(16) chunk(4)            [[leader,leader epoch,partition epoch,[replicas],[isr]]…];
 //	                                     since version 2 perhaps a sixth field: [log directory of each replica]
-//	                                     and a seventh: [the one that each is being moved to, or zero]
+//	                                     and a seventh: [the one that each is being moved to, or zero];
+//	                                     since version 3 an eighth: {"a":[adding],"r":[removing],
+//	                                     "e":[eligible],"l":[last known eligible],"u":recovering}
 //	"c" resource type(1) resource name   {"c":{configs},"v":version}
 //
 // Numbers in keys are big endian. A chunk holds up to chunkPartitions partitions
@@ -26,7 +31,7 @@ import (
 
 // formatVersion is the version byte of every value written here. To change a
 // value: raise it, keep reading the older ones, add a golden directory to the tests.
-const formatVersion = 2
+const formatVersion = 3
 
 const chunkPartitions = 500
 
@@ -49,12 +54,27 @@ type stateValue struct {
 	ClusterID      string `json:"c"`
 	NextProducerID int64  `json:"p"`
 	ConfigsRemoved uint64 `json:"r,omitempty"`
+
+	Features map[string]int16 `json:"f,omitempty"`
 }
 
 type brokerValue struct {
 	Epoch     int64           `json:"e"`
 	Rack      string          `json:"r,omitempty"`
 	Endpoints []endpointValue `json:"l"`
+
+	Incarnation DirID          `json:"i,omitzero"` // encoded as the id of a directory is
+	Fenced      bool           `json:"f,omitempty"`
+	Stopping    bool           `json:"s,omitempty"`
+	Peer        string         `json:"p,omitempty"`
+	Dirs        []DirID        `json:"d,omitempty"`
+	Features    []featureValue `json:"v,omitempty"`
+}
+
+type featureValue struct {
+	Name string `json:"n"`
+	Min  int16  `json:"l"`
+	Max  int16  `json:"h"`
 }
 
 type endpointValue struct {
@@ -78,21 +98,39 @@ type configsValue struct {
 // partitionValue is a [Partition] as a JSON array, which is a third of the size.
 type partitionValue struct{ Partition }
 
-// MarshalJSON writes the array.
+// replicationValue is what few partitions have.
+type replicationValue struct {
+	Adding       []int32 `json:"a,omitempty"`
+	Removing     []int32 `json:"r,omitempty"`
+	ELR          []int32 `json:"e,omitempty"`
+	LastKnownELR []int32 `json:"l,omitempty"`
+	Recovering   bool    `json:"u,omitempty"`
+}
+
+func (v *replicationValue) empty() bool {
+	return len(v.Adding) == 0 && len(v.Removing) == 0 && len(v.ELR) == 0 && len(v.LastKnownELR) == 0 && !v.Recovering
+}
+
+// MarshalJSON writes the array, without those of the last fields that hold nothing.
 func (p partitionValue) MarshalJSON() ([]byte, error) {
-	fields := []any{p.Leader, p.LeaderEpoch, p.PartitionEpoch, p.Replicas, p.ISR}
-	if len(p.Dirs) > 0 || len(p.Futures) > 0 {
-		fields = append(fields, p.Dirs)
-	}
-	if len(p.Futures) > 0 {
-		fields = append(fields, p.Futures)
+	more := replicationValue{p.Adding, p.Removing, p.ELR, p.LastKnownELR, p.Recovering}
+	fields := []any{p.Leader, p.LeaderEpoch, p.PartitionEpoch, p.Replicas, p.ISR, p.Dirs, p.Futures, &more}
+	if more.empty() {
+		fields = fields[:7]
+		if len(p.Futures) == 0 {
+			fields = fields[:6]
+			if len(p.Dirs) == 0 {
+				fields = fields[:5]
+			}
+		}
 	}
 	return json.Marshal(fields)
 }
 
 // UnmarshalJSON reads the array.
 func (p *partitionValue) UnmarshalJSON(b []byte) error {
-	fields := []any{&p.Leader, &p.LeaderEpoch, &p.PartitionEpoch, &p.Replicas, &p.ISR, &p.Dirs, &p.Futures}
+	var more replicationValue
+	fields := []any{&p.Leader, &p.LeaderEpoch, &p.PartitionEpoch, &p.Replicas, &p.ISR, &p.Dirs, &p.Futures, &more}
 	var raw []json.RawMessage
 	if err := json.Unmarshal(b, &raw); err != nil {
 		return err
@@ -105,6 +143,7 @@ func (p *partitionValue) UnmarshalJSON(b []byte) error {
 			return err
 		}
 	}
+	p.Adding, p.Removing, p.ELR, p.LastKnownELR, p.Recovering = more.Adding, more.Removing, more.ELR, more.LastKnownELR, more.Recovering
 	return nil
 }
 
@@ -131,13 +170,16 @@ func decodeValue(b []byte, v any) error {
 }
 
 func encodeState(img *Image) []byte {
-	return encodeValue(stateValue{img.version, img.clusterID, img.nextProducerID, img.configsRemoved})
+	return encodeValue(stateValue{img.version, img.clusterID, img.nextProducerID, img.configsRemoved, img.features})
 }
 
 func encodeBroker(b Broker) []byte {
-	v := brokerValue{Epoch: b.Epoch, Rack: b.Rack}
+	v := brokerValue{Epoch: b.Epoch, Rack: b.Rack, Incarnation: b.Incarnation, Fenced: b.Fenced, Stopping: b.Stopping, Peer: b.Peer, Dirs: b.Dirs}
 	for _, e := range b.Endpoints {
 		v.Endpoints = append(v.Endpoints, endpointValue(e))
+	}
+	for _, f := range b.Features {
+		v.Features = append(v.Features, featureValue(f))
 	}
 	return encodeValue(v)
 }
@@ -188,7 +230,8 @@ func (l *loader) state(value []byte) error {
 	if err := decodeValue(value, &v); err != nil {
 		return err
 	}
-	l.version, l.clusterID, l.nextProducerID, l.configsRemoved = v.Version, v.ClusterID, v.NextProducerID, v.ConfigsRemoved
+	l.version, l.clusterID, l.nextProducerID = v.Version, v.ClusterID, v.NextProducerID
+	l.configsRemoved, l.features = v.ConfigsRemoved, v.Features
 	return nil
 }
 
@@ -200,9 +243,15 @@ func (l *loader) broker(key, value []byte) error {
 	if len(key) != 4 {
 		return errors.New("not a broker id")
 	}
-	b := Broker{ID: int32(binary.BigEndian.Uint32(key)), Epoch: v.Epoch, Rack: v.Rack}
+	b := Broker{
+		ID: int32(binary.BigEndian.Uint32(key)), Epoch: v.Epoch, Rack: v.Rack,
+		Incarnation: v.Incarnation, Fenced: v.Fenced, Stopping: v.Stopping, Peer: v.Peer, Dirs: v.Dirs,
+	}
 	for _, e := range v.Endpoints {
 		b.Endpoints = append(b.Endpoints, Endpoint(e))
+	}
+	for _, f := range v.Features {
+		b.Features = append(b.Features, FeatureRange(f))
 	}
 	l.putBroker(b)
 	return nil
@@ -276,8 +325,15 @@ func chunkOf(ps []Partition, n int) []Partition {
 	return ps[from:min(from+chunkPartitions, len(ps))]
 }
 
-func equalPartitions(a, b Partition) bool {
-	return a.Leader == b.Leader && a.LeaderEpoch == b.LeaderEpoch && a.PartitionEpoch == b.PartitionEpoch &&
-		slices.Equal(a.Replicas, b.Replicas) && slices.Equal(a.ISR, b.ISR) && slices.Equal(a.Dirs, b.Dirs) &&
-		slices.Equal(a.Futures, b.Futures)
+func equalPartitions(a, b Partition) bool { return equalLeadership(&a, &b) && equalDirs(&a, &b) }
+
+// equalLeadership compares all but the log directories.
+func equalLeadership(a, b *Partition) bool {
+	return a.Leader == b.Leader && a.LeaderEpoch == b.LeaderEpoch && a.PartitionEpoch == b.PartitionEpoch && a.Recovering == b.Recovering &&
+		slices.Equal(a.Replicas, b.Replicas) && slices.Equal(a.ISR, b.ISR) && slices.Equal(a.Adding, b.Adding) &&
+		slices.Equal(a.Removing, b.Removing) && slices.Equal(a.ELR, b.ELR) && slices.Equal(a.LastKnownELR, b.LastKnownELR)
+}
+
+func equalDirs(a, b *Partition) bool {
+	return slices.Equal(a.Dirs, b.Dirs) && slices.Equal(a.Futures, b.Futures)
 }

@@ -47,7 +47,16 @@ type Partition struct {
 	ISR            []int32
 	Dirs           []DirID `json:",omitempty"` // of each replica (KIP-858); nil when none was chosen
 	Futures        []DirID `json:",omitempty"` // where each replica is being moved to; nil when none is
+
+	Adding       []int32 `json:",omitempty"` // those of Replicas that a reassignment (KIP-455) adds
+	Removing     []int32 `json:",omitempty"` // those of Replicas that it removes once the others are in sync
+	ELR          []int32 `json:",omitempty"` // eligible leader replicas (KIP-966): not in sync, but they have all that is committed; by id
+	LastKnownELR []int32 `json:",omitempty"` // the last leader of a partition that has no in-sync replica
+	Recovering   bool    `json:",omitempty"` // the leader was elected although it may lack committed records, and has not yet said that it has recovered
 }
+
+// Reassigning reports whether a reassignment is in progress.
+func (p *Partition) Reassigning() bool { return len(p.Adding) > 0 || len(p.Removing) > 0 }
 
 // Dir is the log directory in which a broker keeps its replica, the zero value when
 // none was chosen.
@@ -97,21 +106,6 @@ const (
 	ResourceGroup         ResourceType = 32
 )
 
-// Broker is a node that has registered itself.
-type Broker struct {
-	ID        int32
-	Epoch     int64 // version of the image of its latest registration
-	Rack      string
-	Endpoints []Endpoint
-}
-
-// Endpoint is one advertised listener of a broker.
-type Endpoint struct {
-	Listener string // name, for instance PLAINTEXT
-	Host     string
-	Port     int32
-}
-
 // configKey names one resource with dynamic configs.
 type configKey struct {
 	Type ResourceType
@@ -142,6 +136,7 @@ type Image struct {
 	topicCount     int
 	partitionCount int
 	brokers        []Broker // sorted by id
+	features       map[string]int16
 	configs        map[configKey]configSet
 	configsRemoved uint64 // version of the image that last removed a whole set
 	events         []Event
@@ -207,18 +202,6 @@ func (img *Image) TopicCount() int { return img.topicCount }
 // PartitionCount is the number of partitions of all topics.
 func (img *Image) PartitionCount() int { return img.partitionCount }
 
-// Brokers lists the registered brokers by id. The slice must not be changed.
-func (img *Image) Brokers() []Broker { return img.brokers }
-
-// Broker finds a registered broker.
-func (img *Image) Broker(id int32) (Broker, bool) {
-	i, found := slices.BinarySearchFunc(img.brokers, id, func(b Broker, id int32) int { return cmp.Compare(b.ID, id) })
-	if !found {
-		return Broker{}, false
-	}
-	return img.brokers[i], true
-}
-
 // Config returns the dynamic configs of a resource, nil when it has none. For
 // a broker the name is its decimal id, or "" for the default of all brokers.
 // The map must not be changed.
@@ -276,6 +259,8 @@ type draft struct {
 	*Image
 	ownName, ownID [shardCount]bool
 	ownConfigs     bool
+	active         map[int32]*Broker // see activeBrokers
+	edited         map[TopicID]bool  // whose partitions are this draft's own, see edit
 }
 
 // next starts the image that follows img.
@@ -290,6 +275,7 @@ func (img *Image) next() *draft {
 		topicCount:     img.topicCount,
 		partitionCount: img.partitionCount,
 		brokers:        img.brokers,
+		features:       img.features,
 		configs:        img.configs,
 		configsRemoved: img.configsRemoved,
 	}}
@@ -326,6 +312,28 @@ func (d *draft) put(t *Topic) {
 	d.partitionCount += len(t.Partitions)
 }
 
+// replace puts a topic in the place of the one that has its name and id.
+func (d *draft) replace(t *Topic) {
+	n, i := d.own(t.Name, t.ID)
+	d.byName[n][t.Name], d.byID[i][t.ID] = t, t
+}
+
+// edit gives the version of a topic whose partitions may be changed: a copy, made by the first
+// change of a command and in the image already.
+func (d *draft) edit(t *Topic) *Topic {
+	if d.edited[t.ID] {
+		return d.TopicByID(t.ID)
+	}
+	changed := *t
+	changed.Partitions, changed.Version = slices.Clone(t.Partitions), d.version
+	d.replace(&changed)
+	if d.edited == nil {
+		d.edited = map[TopicID]bool{}
+	}
+	d.edited[t.ID] = true
+	return &changed
+}
+
 // remove takes a topic out.
 func (d *draft) remove(t *Topic) {
 	n, i := d.own(t.Name, t.ID)
@@ -333,14 +341,6 @@ func (d *draft) remove(t *Topic) {
 	delete(d.byID[i], t.ID)
 	d.topicCount--
 	d.partitionCount -= len(t.Partitions)
-}
-
-// putBroker adds or replaces a broker.
-func (d *draft) putBroker(b Broker) {
-	brokers := slices.DeleteFunc(slices.Clone(d.brokers), func(have Broker) bool { return have.ID == b.ID })
-	brokers = append(brokers, b)
-	slices.SortFunc(brokers, func(x, y Broker) int { return cmp.Compare(x.ID, y.ID) })
-	d.brokers = brokers
 }
 
 // putConfigs replaces the configs of a resource that is not a topic; none removes it.

@@ -7,7 +7,12 @@ import (
 )
 
 // itemErrors are the errors of items by their code in an encoded result. Codes are for ever.
-var itemErrors = [...]error{1: ErrTopicExists, 2: ErrUnknownTopic, 3: ErrConflict, 4: ErrInvalid, 5: ErrClusterMismatch}
+var itemErrors = [...]error{
+	1: ErrTopicExists, 2: ErrUnknownTopic, 3: ErrConflict, 4: ErrInvalid, 5: ErrClusterMismatch,
+	6: ErrNotApplied, 7: ErrBrokerInUse, 8: ErrDirInUse, 9: ErrUnknownBroker, 10: ErrStaleBrokerEpoch, 11: ErrUnsupportedFeature, 12: ErrFeatureUpdate,
+	13: ErrNotLeader, 14: ErrFencedLeaderEpoch, 15: ErrIneligibleReplica, 16: ErrElectionNotNeeded, 17: ErrPreferredLeaderNotAvailable,
+	18: ErrEligibleLeadersNotAvailable, 19: ErrNoReassignment, 20: ErrInvalidAssignment, 21: ErrUncleanCancel, 22: ErrFactorChanged,
+}
 
 // EncodeResult writes a result but for its image, so that a command that comes again can be answered as it was:
 //

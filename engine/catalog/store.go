@@ -225,7 +225,7 @@ func (w *writer) gather(old, img *Image) error {
 	}
 	moved := map[TopicID]bool{} // a command may change many partitions of one
 	for _, e := range img.events {
-		if e.Kind == DirAssigned {
+		if e.Kind == DirAssigned || e.Kind == PartitionChanged {
 			if moved[e.Topic] {
 				continue
 			}
@@ -240,7 +240,7 @@ func (w *writer) gather(old, img *Image) error {
 
 func (w *writer) event(old, img *Image, e Event) error {
 	switch e.Kind {
-	case TopicCreated, PartitionsAdded, DirAssigned:
+	case TopicCreated, PartitionsAdded, DirAssigned, PartitionChanged:
 		return w.topic(old.TopicByID(e.Topic), img.TopicByID(e.Topic))
 	case TopicDeleted:
 		return w.deleteTopic(old.TopicByID(e.Topic))
@@ -253,14 +253,11 @@ func (w *writer) event(old, img *Image, e Event) error {
 			return w.delete(configsKey(e.Type, e.Name))
 		}
 		return w.set(configsKey(e.Type, e.Name), encodeConfigs(set))
-	case BrokerRegistered:
-		for _, b := range img.brokers {
-			if have, found := old.Broker(b.ID); !found || have.Epoch != b.Epoch {
-				if err := w.set(brokerKey(b.ID), encodeBroker(b)); err != nil {
-					return err
-				}
-			}
+	case BrokerRegistered, BrokerChanged:
+		if b := img.broker(e.Broker); b != nil {
+			return w.set(brokerKey(b.ID), encodeBroker(*b))
 		}
+		return w.delete(brokerKey(e.Broker))
 	}
 	return nil // the rest is in the state value
 }

@@ -133,8 +133,9 @@ func (img *Image) WithEventsSince(old *Image) *Image {
 	if img.clusterID != old.clusterID {
 		d.note(Event{Kind: ClusterSet, Name: img.clusterID})
 	}
-	if !slices.EqualFunc(old.brokers, img.brokers, func(a, b Broker) bool { return a.ID == b.ID && a.Epoch == b.Epoch }) {
-		d.note(Event{Kind: BrokerRegistered})
+	d.noteBrokers(old)
+	if !maps.Equal(old.features, img.features) {
+		d.note(Event{Kind: FeaturesChanged})
 	}
 	d.noteConfigs(old)
 	for _, t := range img.Topics() {
@@ -144,6 +145,24 @@ func (img *Image) WithEventsSince(old *Image) *Image {
 		d.note(Event{Kind: ProducerIDsAllocated})
 	}
 	return d.Image
+}
+
+// noteBrokers notes the brokers that are gone, have registered, or are fenced, unfenced or stopping since.
+func (d *draft) noteBrokers(old *Image) {
+	for i := range old.brokers {
+		if id := old.brokers[i].ID; d.broker(id) == nil {
+			d.note(Event{Kind: BrokerChanged, Broker: id})
+		}
+	}
+	for i := range d.brokers {
+		b := &d.brokers[i]
+		was := old.broker(b.ID)
+		if was == nil || !equalRegistrations(*was, *b) {
+			d.note(Event{Kind: BrokerRegistered, Broker: b.ID})
+		} else if !equalBrokers(*was, *b) {
+			d.note(Event{Kind: BrokerChanged, Broker: b.ID})
+		}
+	}
 }
 
 // noteConfigs notes the resources, topics aside, whose configs differ from those in old.
@@ -186,8 +205,13 @@ func (d *draft) noteTopic(old, t *Topic) {
 	}
 	for p := range min(len(old.Partitions), len(t.Partitions)) {
 		was, is := &old.Partitions[p], &t.Partitions[p]
-		if !slices.Equal(was.Dirs, is.Dirs) || !slices.Equal(was.Futures, is.Futures) {
-			about.Kind, about.Partition = DirAssigned, int32(p)
+		about.Partition = int32(p)
+		if !equalDirs(was, is) {
+			about.Kind = DirAssigned
+			d.note(about)
+		}
+		if !equalLeadership(was, is) {
+			about.Kind = PartitionChanged
 			d.note(about)
 		}
 	}

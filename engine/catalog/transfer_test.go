@@ -97,13 +97,13 @@ func FuzzDecodeImage(f *testing.F) {
 // TestEventsSince: whoever follows the events of an image that came as a whole ends where whoever
 // saw every command is.
 func TestEventsSince(t *testing.T) {
-	old := with(t, NewImage(), SetCluster{"c"}, RegisterBroker{Broker{ID: 1}}, CreateTopics{[]NewTopic{
+	old := with(t, NewImage(), SetCluster{"c"}, RegisterBroker{Broker: Broker{ID: 1}}, CreateTopics{[]NewTopic{
 		{Name: "kept", ID: id(1), Partitions: parts(1)}, {Name: "gone", ID: id(2), Partitions: parts(1)},
 		{Name: "again", ID: id(3), Partitions: parts(1)}, {Name: "grown", ID: id(4), Partitions: parts(1)}}})
 	img := with(t, old, DeleteTopics{[]TopicID{id(2), id(3)}}, CreateTopics{[]NewTopic{{Name: "again", ID: id(5), Partitions: parts(2)}}},
 		CreatePartitions{[]MorePartitions{{id(4), 1, parts(2)}}},
 		AlterConfigs{99, []ConfigChange{{ResourceTopic, "grown", map[string]string{"a": "b"}}, {ResourceBroker, "1", map[string]string{"c": "d"}}}},
-		AssignDirs{[]ReplicaDir{{Topic: id(4), Partition: 0, Broker: 1, Dir: DirID{7}}}}, AllocateProducerIDs{1, 5}, RegisterBroker{Broker{ID: 2}})
+		AssignDirs{[]ReplicaDir{{Topic: id(4), Partition: 0, Broker: 1, Dir: DirID{7}}}}, AllocateProducerIDs{1, 5}, RegisterBroker{Broker: Broker{ID: 2}})
 	came, err := DecodeImage(EncodeImage(img))
 	if err != nil {
 		t.Fatal(err)
@@ -114,10 +114,10 @@ func TestEventsSince(t *testing.T) {
 	}
 	want := []Event{
 		{Kind: TopicDeleted, Topic: id(3), Name: "again"}, {Kind: TopicDeleted, Topic: id(2), Name: "gone"},
-		{Kind: BrokerRegistered}, {Kind: ConfigsChanged, Type: ResourceBroker, Name: "1"},
+		{Kind: BrokerRegistered, Broker: 2}, {Kind: ConfigsChanged, Type: ResourceBroker, Name: "1"},
 		{Kind: TopicCreated, Topic: id(5), Name: "again"},
 		{Kind: PartitionsAdded, Topic: id(4), Name: "grown"}, {Kind: ConfigsChanged, Type: ResourceTopic, Topic: id(4), Name: "grown"},
-		{Kind: DirAssigned, Topic: id(4), Name: "grown"}, {Kind: ProducerIDsAllocated},
+		{Kind: DirAssigned, Topic: id(4), Name: "grown"}, {Kind: PartitionChanged, Topic: id(4), Name: "grown"}, {Kind: ProducerIDsAllocated},
 	}
 	if !slices.Equal(came.Events(), want) {
 		t.Fatalf("have %+v\nwant %+v", came.Events(), want)
