@@ -7,8 +7,8 @@ import (
 	"maps"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
