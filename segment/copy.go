@@ -101,6 +101,9 @@ func (l *Log) beginFiles(start int64) error {
 // kept is nil when a, which keeps the offsets of its batches, belongs behind the end of the log.
 func (p *part) kept(a *Append) error {
 	next := p.log.w.next
+	if a.Follows && a.From != next {
+		return fmt.Errorf("%w: they follow %d, the log ends at %d", ErrOutOfOrder, a.From, next)
+	}
 	for rest := a.Batches; len(rest) > 0; {
 		h, err := batch.ReadHeader(rest)
 		if err == nil && h.Size() > len(rest) {

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -83,6 +84,32 @@ func TestAppendKeeps(t *testing.T) {
 		check(again.open(t, "orders", 0, smallSegments()))
 		again.close(t)
 		d.close(t)
+	}
+}
+
+// What is to follow something that failed, or never came, is not stored behind the gap.
+func TestAppendFollows(t *testing.T) {
+	d := openDir(t, newMem(t))
+	defer d.close(t)
+	l := d.open(t, "orders", 0, DefaultLogConfig())
+	var results [4]Result
+	var wg sync.WaitGroup
+	for i, a := range []struct{ base, from int64 }{{5, 0}, {20, 10}, {22, 20}, {12, 7}} {
+		wg.Add(1)
+		err := l.Append(context.Background(), &Append{Batches: keptBatch(t, a.base, 2, 1, -1, 0), Keep: true, Follows: true, From: a.from, LeaderEpoch: 99,
+			Done: func(r Result) { results[i] = r; wg.Done() }})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	wg.Wait()
+	for i, fails := range []bool{false, true, true, false} {
+		if err := results[i].Err; fails != errors.Is(err, ErrOutOfOrder) || !fails && err != nil {
+			t.Errorf("%d: %v", i, err)
+		}
+	}
+	if l.LogEndOffset() != 14 {
+		t.Errorf("log ends at %d", l.LogEndOffset())
 	}
 }
 

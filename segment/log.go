@@ -113,6 +113,10 @@ type Append struct {
 	// Keep has the batches keep their base offsets and leader epochs. Nothing is checked but that
 	// they begin at or behind the end of the log, in order: else ErrOutOfOrder.
 	Keep bool
+	// Follows, with Keep, has the append fail with ErrOutOfOrder unless the log ends at From when its turn comes: behind
+	// one that has failed nothing is to be stored, since batches that keep their offsets may leave a gap.
+	Follows bool
+	From    int64
 	// Patience bounds how long Append waits for room in the queues; 0 leaves that to its context.
 	Patience time.Duration
 	// Done is called exactly once, mostly by the committer's goroutine. It must not block.

@@ -29,6 +29,8 @@ var rooms = map[string][]string{
 
 	"replication/controller": {"engine/catalog", "replication/raftlog"},
 	"replication/raftlog":    {"segment/vfs"},
+	"replication/isr":        {},
+	"replication/stream":     {"segment", "segment/batch"},
 
 	"engine/coordinator": {"engine/group", "engine/catalog", "engine/config", "segment/batch"},
 	"engine/group":       {"segment/batch"},
