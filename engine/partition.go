@@ -68,6 +68,12 @@ func (p *Partition) HighWatermark() int64 { return p.highWatermark.Load() }
 // high watermark, as there are no transactions.
 func (p *Partition) LastStableOffset() int64 { return p.HighWatermark() }
 
+// Name is TOPIC-INDEX.
+func (p *Partition) Name() string { return p.name }
+
+// Log is the partition's log: for those who copy it. It is another one when the partition has moved to another log directory.
+func (p *Partition) Log() *segment.Log { return p.at.Load().log }
+
 // SizeBytes is the length of the partition's log.
 func (p *Partition) SizeBytes() int64 { return p.at.Load().log.SizeBytes() }
 
@@ -97,6 +103,13 @@ func (p *Partition) AdvanceHighWatermark(offset int64) {
 			p.watchers.wake()
 			return
 		}
+	}
+}
+
+// LowerHighWatermark moves the high watermark of a follower down, if its log is to be made shorter than that.
+func (p *Partition) LowerHighWatermark(offset int64) {
+	for old := p.highWatermark.Load(); old > offset && !p.highWatermark.CompareAndSwap(old, offset); {
+		old = p.highWatermark.Load()
 	}
 }
 

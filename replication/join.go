@@ -13,6 +13,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/millrace/millrace/replication/controller"
 	"github.com/millrace/millrace/replication/peer"
 )
 
@@ -81,7 +82,7 @@ func (n *Node) registerJoining() {
 		if err := json.Unmarshal(body, &j); err != nil {
 			return nil, err
 		}
-		c := n.member.Load()
+		c := n.control.Load()
 		if c == nil {
 			return nil, errors.New("this node has no metadata yet")
 		}
@@ -91,7 +92,7 @@ func (n *Node) registerJoining() {
 
 func (n *Node) status() status {
 	s := status{Node: n.opts.Config.NodeID, Address: n.hub.Advertise(), Cluster: n.hub.Self().ClusterID}
-	if c := n.member.Load(); c != nil {
+	if c := n.control.Load(); c != nil {
 		if leader, known := c.Leader(); known {
 			s.Member = true
 			s.Leader, _ = n.AddressOf(leader)
@@ -137,7 +138,9 @@ func (n *Node) others(ctx context.Context) []status {
 }
 
 // alone tells whether this node is to begin a cluster without waiting for others.
-func (n *Node) alone() bool { return len(n.opts.Config.Join) == 0 && n.opts.Config.BootstrapExpect <= 1 }
+func (n *Node) alone() bool {
+	return len(n.opts.Config.Join) == 0 && n.opts.Config.BootstrapExpect <= 1
+}
 
 // Identify tells the cluster that this node belongs to, or finds one.
 func (n *Node) Identify(ctx context.Context, known string) (string, error) {
@@ -229,7 +232,7 @@ func (n *Node) mayBegin(ctx context.Context, others []status) bool {
 }
 
 // beMember has the metadata's leader know this node at its address.
-func (n *Node) beMember(ctx context.Context) error {
+func (n *Node) beMember(ctx context.Context, control *controller.Controller) error {
 	if n.founds {
 		return nil
 	}
@@ -238,7 +241,7 @@ func (n *Node) beMember(ctx context.Context) error {
 		return err
 	}
 	return n.untilFound(ctx, "waiting for the leader of the metadata", func(others []status) (bool, error) {
-		if n.control.Leads() {
+		if control.Leads() {
 			return true, nil // all by itself: the address of a voter of one cannot be told to anybody else
 		}
 		for _, s := range others {

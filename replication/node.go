@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"github.com/millrace/millrace/engine"
@@ -42,7 +43,7 @@ type Node struct {
 	founds      bool // this node begins the cluster
 
 	raft    *raftlog.Log
-	control *controller.Controller
+	control atomic.Pointer[controller.Controller] // nil until it is open
 	broker  *liveness.Broker
 	warden  *liveness.Warden
 	copies  *replicator
@@ -93,15 +94,17 @@ func (n *Node) AddressOf(node int32) (string, bool) {
 			}
 		}
 	}
-	if n.control != nil {
-		if b, found := n.control.Image().Broker(node); found && b.Peer != "" {
+	if c := n.control.Load(); c != nil {
+		if b, found := c.Image().Broker(node); found && b.Peer != "" {
 			return b.Peer, true
 		}
 	}
 	return "", false
 }
 
-func (n *Node) ping(context.Context, peer.Identity, []byte) ([]byte, error) { return n.incarnation[:], nil }
+func (n *Node) ping(context.Context, peer.Identity, []byte) ([]byte, error) {
+	return n.incarnation[:], nil
+}
 
 // metadata is the controller as the engine and its neighbours see it.
 type metadata struct {
@@ -135,7 +138,11 @@ func (n *Node) open(ctx context.Context, home engine.Home, opts controller.Optio
 		n.founds = true
 	}
 	n.hub.Register(proposeMethod, func(ctx context.Context, _ peer.Identity, body []byte) ([]byte, error) {
-		return nil, wireError(n.control.Accept(ctx, body))
+		c := n.control.Load()
+		if c == nil {
+			return nil, wireError(controller.ErrNotLeader)
+		}
+		return nil, wireError(c.Accept(ctx, body))
 	})
 	if !member && !n.founds {
 		if n.founds, err = n.foundOrJoin(ctx); err != nil {
@@ -147,14 +154,15 @@ func (n *Node) open(ctx context.Context, home engine.Home, opts controller.Optio
 			return nil, err
 		}
 	}
-	if n.control, err = controller.Open(opts); err != nil {
+	c, err := controller.Open(opts)
+	if err != nil {
 		return nil, err
 	}
-	m := metadata{n.control, n.raft}
-	if err := n.takePart(ctx, home); err != nil {
-		return nil, errors.Join(err, n.control.Close())
+	n.control.Store(c)
+	if err := n.takePart(ctx, home, c); err != nil {
+		return nil, errors.Join(err, c.Close())
 	}
-	return m, nil
+	return metadata{c, n.raft}, nil
 }
 
 // openLog opens what is kept of the metadata.
@@ -194,12 +202,12 @@ func (n *Node) found(home engine.Home, opts controller.Options) error {
 }
 
 // takePart has this node heard by the others, and registers it.
-func (n *Node) takePart(ctx context.Context, home engine.Home) error {
-	n.broker = liveness.NewBroker(n.control, n.hub, catalog.Broker{
+func (n *Node) takePart(ctx context.Context, home engine.Home, c *controller.Controller) error {
+	n.broker = liveness.NewBroker(c, n.hub, catalog.Broker{
 		ID: home.NodeID, Incarnation: n.incarnation, Peer: n.hub.Advertise(), Rack: n.opts.Config.Rack,
 		Endpoints: n.opts.Endpoints, Dirs: home.DirIDs,
 	}, n.opts.Now, n.log)
-	n.warden = liveness.NewWarden(n.control, n.hub, liveness.Standing{ID: home.NodeID}, n.incarnation, n.opts.Now, n.log)
+	n.warden = liveness.NewWarden(c, n.hub, home.NodeID, n.incarnation, n.opts.Now, n.log)
 	n.hub.Register(liveness.HeartbeatMethod, func(_ context.Context, _ peer.Identity, body []byte) ([]byte, error) {
 		return nil, n.warden.Heard(body)
 	})
@@ -208,10 +216,10 @@ func (n *Node) takePart(ctx context.Context, home engine.Home) error {
 			n.warden.Lost(node)
 		}
 	})
-	if err := n.beMember(ctx); err != nil {
+	if err := n.beMember(ctx, c); err != nil {
 		return err
 	}
-	if err := n.control.Sync(ctx); err != nil {
+	if err := c.Sync(ctx); err != nil {
 		return fmt.Errorf("the metadata cannot be read before a majority of its voters answers: %w", err)
 	}
 	return n.broker.Register(ctx)

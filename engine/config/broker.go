@@ -32,6 +32,7 @@ type Broker struct {
 	AutoCreateTopics         bool          // auto.create.topics.enable
 	DeleteTopics             bool          // delete.topic.enable
 	MinInsyncReplicas        int32         // min.insync.replicas
+	ReplicaLagTimeMax        time.Duration // replica.lag.time.max.ms
 	MessageMaxBytes          int           // message.max.bytes
 	LogTailBytes             int64         // log.tail.bytes
 	LogDirStallTimeout       time.Duration // log.dir.stall.timeout.ms
@@ -220,6 +221,7 @@ func (b *Broker) fill() error {
 	b.AutoCreateTopics = b.bool("auto.create.topics.enable")
 	b.DeleteTopics = b.bool("delete.topic.enable")
 	b.MinInsyncReplicas = int32(b.int("min.insync.replicas"))
+	b.ReplicaLagTimeMax = b.millis("replica.lag.time.max.ms")
 	b.MessageMaxBytes = b.int("message.max.bytes")
 	b.LogTailBytes = int64(b.int("log.tail.bytes"))
 	b.LogDirStallTimeout = b.millis("log.dir.stall.timeout.ms")

@@ -253,7 +253,7 @@ var brokerKeys = []Key{
 	{"replica.fetch.response.max.bytes", Int, "10485760", atLeast(0), 0, ""},
 	{"replica.fetch.wait.max.ms", Int, "500", nil, 0, ""},
 	{"replica.high.watermark.checkpoint.interval.ms", Long, "5000", nil, 0, ""},
-	{"replica.lag.time.max.ms", Long, "30000", nil, 0, ""},
+	{"replica.lag.time.max.ms", Long, "30000", nil, Honoured, "How long a replica may not have caught up with its leader before it is no longer in sync."},
 	{"replica.selector.class", String, "", nil, Null | Refused, ""},
 	{"replica.socket.receive.buffer.bytes", Int, "65536", nil, 0, ""},
 	{"replica.socket.timeout.ms", Int, "30000", nil, 0, ""},

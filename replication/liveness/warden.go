@@ -19,6 +19,7 @@ type Warden struct {
 	meta  Metadata
 	peers Peers
 	self  int32
+	own   [16]byte // incarnation of this process
 	now   func() time.Time
 	log   *slog.Logger
 	wake  chan struct{} // something has changed; capacity one
@@ -32,9 +33,9 @@ type Warden struct {
 	closed bool
 }
 
-// NewWarden begins. Close ends it.
-func NewWarden(meta Metadata, peers Peers, self int32, now func() time.Time, log *slog.Logger) *Warden {
-	w := &Warden{meta: meta, peers: peers, self: self, now: now, log: log, wake: make(chan struct{}, 1)}
+// NewWarden begins; self and incarnation are of this process. Close ends it.
+func NewWarden(meta Metadata, peers Peers, self int32, incarnation [16]byte, now func() time.Time, log *slog.Logger) *Warden {
+	w := &Warden{meta: meta, peers: peers, self: self, own: incarnation, now: now, log: log, wake: make(chan struct{}, 1)}
 	w.ctx, w.cancel = context.WithCancel(context.Background())
 	stop := meta.Subscribe(func(_, new *catalog.Image) {
 		for _, e := range new.Events() {
@@ -145,8 +146,14 @@ func (w *Warden) run() {
 func (w *Warden) look() time.Duration {
 	var standing []Standing
 	for _, b := range w.meta.Image().Brokers() {
-		if !b.Fenced && b.ID != w.self {
+		switch {
+		case b.Fenced:
+		case b.ID != w.self:
 			standing = append(standing, Standing{b.ID, b.Epoch})
+		case b.Incarnation != w.own: // an earlier start of this node
+			if !w.fence(Standing{b.ID, b.Epoch}) {
+				return firstPause
+			}
 		}
 	}
 	w.mu.Lock()
