@@ -57,13 +57,13 @@ func (c *Coordinator) OffsetsTopicDeleted() {
 // TopicCreated; it does not block and touches no disk. An epoch that is not newer than what was told before is
 // ignored; a newer one begins anew, whatever this node was.
 func (c *Coordinator) Elected(partition, epoch int32) {
-	log := c.opts.Topics.OffsetsLog(partition, epoch)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	old := c.current(partition)
 	if old == nil || epoch <= old.epoch {
 		return
 	}
+	log := c.opts.Topics.OffsetsLog(partition, epoch)
 	if log == nil {
 		c.replace(old, elsewhere(c, partition, epoch))
 		return
