@@ -26,6 +26,7 @@ type fakeLog struct {
 	start     int64
 	next      int64
 	committed chan struct{}        // the high watermark is behind the end until it is closed; nil when it is not
+	acked     int64                // the end of what was ever acknowledged
 	behind    int64                // where it is until then
 	waiting   []waitingAppend      // for the next round
 	writing   []waitingAppend      // in this one
@@ -99,6 +100,9 @@ func (l *fakeLog) end() {
 		base, last := l.put(w.b)
 		done = append(done, func() { w.done(base, last, nil) })
 	}
+	if len(writing) > 0 {
+		l.acked = l.next
+	}
 	l.begin()
 	l.mu.Unlock()
 	for _, f := range done {
@@ -120,15 +124,23 @@ func (l *fakeLog) put(one []byte) (base, last int64) {
 	return base, last
 }
 
-// elect begins another epoch. Of what the leader before has not got committed, as many batches as are said come to lie
-// in the log all the same, behind a high watermark that stays where it is until commit. That leader hears that it is none.
-func (l *fakeLog) elect(epoch int32, survive int) {
+// elect begins another epoch. Of what the leader before has not got committed, as many batches as survive come to lie in
+// the log all the same. The new leader knows the high watermark to be lag batches behind what was there, until commit: the one
+// before has acknowledged more than it could tell. That one hears that it leads no longer.
+func (l *fakeLog) elect(epoch int32, survive, lag int) {
 	l.mu.Lock()
 	l.epoch = epoch
 	lost := slices.Concat(l.writing, l.waiting)
 	l.writing, l.waiting = nil, nil
 	if l.committed == nil {
 		l.behind = l.next
+		for _, b := range l.batches[max(len(l.batches)-lag, 0):] {
+			h, err := batch.ReadHeader(b)
+			if err != nil {
+				panic(err)
+			}
+			l.behind = max(min(l.behind, h.BaseOffset), l.start)
+		}
 	}
 	for _, w := range lost[:min(survive, len(lost))] {
 		l.put(w.b)
@@ -142,6 +154,20 @@ func (l *fakeLog) elect(epoch int32, survive int) {
 	}
 }
 
+// cut loses what nobody has acknowledged, as when a leader is elected that does not have it.
+func (l *fakeLog) cut() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for l.next > l.acked {
+		last := len(l.batches) - 1
+		h, err := batch.ReadHeader(l.batches[last])
+		if err != nil {
+			panic(err)
+		}
+		l.batches, l.next = l.batches[:last], h.BaseOffset
+	}
+}
+
 // commit lets the high watermark reach the end.
 func (l *fakeLog) commit() {
 	l.mu.Lock()
@@ -149,6 +175,7 @@ func (l *fakeLog) commit() {
 	if l.committed != nil {
 		close(l.committed)
 		l.committed = nil
+		l.acked = l.next
 	}
 }
 
@@ -377,7 +404,7 @@ func newBench(t testing.TB, n int) *bench {
 func (b *bench) open() *bench {
 	b.epoch++
 	for _, l := range b.topics.logs {
-		l.elect(b.epoch, 0)
+		l.elect(b.epoch, 0, 0)
 	}
 	c := New(b.opts)
 	b.c = c

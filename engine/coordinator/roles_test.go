@@ -30,7 +30,7 @@ func (b *bench) other() *Coordinator {
 // elect has the first partition led by another node; what was on its way survives as far as is said.
 func (b *bench) elect(from, to *Coordinator, survive int) {
 	b.epoch++
-	b.log.elect(b.epoch, survive)
+	b.log.elect(b.epoch, survive, 0)
 	from.Resigned(0, b.epoch)
 	to.Elected(0, b.epoch)
 }
@@ -504,7 +504,7 @@ func TestNothingIsLeft(t *testing.T) {
 			if i%3 == 0 {
 				l.hold()
 			}
-			l.elect(b.epoch, i%2)
+			l.elect(b.epoch, i%2, i%4)
 			if i%5 != 0 {
 				l.commit()
 			}
