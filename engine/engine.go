@@ -131,11 +131,20 @@ func (e *Engine) follow(image *catalog.Image) {
 		var err error
 		switch event.Kind {
 		case catalog.TopicCreated, catalog.PartitionsAdded:
-			err = e.addPartitions(image.TopicByID(event.Topic))
+			topic := image.TopicByID(event.Topic)
+			if err = e.addPartitions(topic); topic != nil && topic.Name == OffsetsTopic {
+				e.leadGroups(topic)
+			}
 		case catalog.PartitionChanged:
 			err = e.changePartition(image.TopicByID(event.Topic), event.Partition)
+			if event.Name == OffsetsTopic {
+				e.leadGroups(image.TopicByID(event.Topic))
+			}
 		case catalog.TopicDeleted:
 			e.removePartitions(event.Topic)
+			if event.Name == OffsetsTopic {
+				e.groups.OffsetsTopicDeleted()
+			}
 			e.groups.TopicsDeleted([]group.DeletedTopic{{Name: event.Name, ID: event.Topic}})
 		case catalog.DirAssigned:
 			e.followMove(image.TopicByID(event.Topic), event.Partition)

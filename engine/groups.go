@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/millrace/millrace/engine/catalog"
 	"github.com/millrace/millrace/engine/coordinator"
 	"github.com/millrace/millrace/engine/group"
 	"github.com/millrace/millrace/segment"
@@ -37,6 +38,23 @@ func (e *Engine) openGroups() {
 		Stall: e.offsetsStall, Now: e.options.Now, NewID: uuid.NewString, Logger: e.log,
 	})
 	e.groups.Open()
+	e.leadGroups(e.Image().Topic(OffsetsTopic))
+}
+
+// leadGroups tells the coordinator which partitions of __consumer_offsets there are and which of them this node leads. It
+// may be told again; it runs on the catalogue's goroutine and touches no disk.
+func (e *Engine) leadGroups(topic *catalog.Topic) {
+	if topic == nil {
+		return
+	}
+	e.groups.TopicCreated(int32(len(topic.Partitions)))
+	for i, p := range topic.Partitions {
+		if p.Leader == e.NodeID() {
+			e.groups.Elected(int32(i), p.LeaderEpoch)
+		} else {
+			e.groups.Resigned(int32(i), p.LeaderEpoch)
+		}
+	}
 }
 
 // offsetsStall ends while the disk of a partition of __consumer_offsets does not answer.
@@ -63,14 +81,7 @@ func (o offsetsTopics) EnsureOffsetsTopic(ctx context.Context) error {
 	return nil
 }
 
-func (o offsetsTopics) OffsetsPartitions() int32 {
-	if topic := o.e.Image().Topic(OffsetsTopic); topic != nil {
-		return int32(len(topic.Partitions))
-	}
-	return 0
-}
-
-func (o offsetsTopics) OffsetsLog(partition int32) coordinator.Log {
+func (o offsetsTopics) OffsetsLog(partition, epoch int32) coordinator.Log {
 	topic := o.e.Image().Topic(OffsetsTopic)
 	if topic == nil {
 		return nil
@@ -79,7 +90,7 @@ func (o offsetsTopics) OffsetsLog(partition int32) coordinator.Log {
 	if err != nil {
 		return nil
 	}
-	return offsetsLog{p}
+	return offsetsLog{p, epoch}
 }
 
 func (o offsetsTopics) TopicID(name string) ([16]byte, bool) {
@@ -89,14 +100,73 @@ func (o offsetsTopics) TopicID(name string) ([16]byte, bool) {
 	return [16]byte{}, false
 }
 
-// offsetsLog is one partition of __consumer_offsets as the coordinator sees it.
-type offsetsLog struct{ *Partition }
+// offsetsLog is one leadership of a partition of __consumer_offsets as the coordinator sees it.
+type offsetsLog struct {
+	*Partition
+	epoch int32
+}
 
 func (l offsetsLog) Append(ctx context.Context, b []byte, done func(base, last int64, err error)) error {
 	if limit := min(l.Config().MaxMessageBytes, l.Config().SegmentBytes); len(b) > limit {
 		return fmt.Errorf("%w: %d of at most %d bytes", coordinator.ErrTooLarge, len(b), limit)
 	}
-	return l.append(ctx, b, 0, func(r segment.Result) { done(r.BaseOffset, r.LastOffset, r.Err) })
+	if err := l.leads(); err != nil {
+		return err
+	}
+	return appendError(l.appendCommitted(ctx, b, func(r segment.Result) { done(r.BaseOffset, r.LastOffset, appendError(r.Err)) }))
+}
+
+// leads is nil while the leadership lasts.
+func (l offsetsLog) leads() error {
+	if now := l.LeaderEpoch(); now != l.epoch {
+		return fmt.Errorf("%w: epoch %d is over, it is %d", coordinator.ErrNotLeader, l.epoch, now)
+	}
+	return nil
+}
+
+// appendErrors are the words of the coordinator for what an append says; a failure of the disk needs none.
+var appendErrors = []struct{ is, told error }{
+	{ErrNotHere, coordinator.ErrNotLeader},
+	{ErrUnknownPartition, coordinator.ErrNoPartition},
+	{ErrNotEnoughReplicas, coordinator.ErrNotEnoughReplicas},
+	{ErrNotEnoughReplicasAfterAppend, coordinator.ErrNotEnoughReplicas},
+	{segment.ErrStaleEpoch, coordinator.ErrNotLeader},
+	{segment.ErrClosed, coordinator.ErrNotLeader},
+	{segment.ErrDeleted, coordinator.ErrNoPartition},
+	{segment.ErrQueueFull, coordinator.ErrTimedOut},
+	{segment.ErrTooLarge, coordinator.ErrTooLarge},
+}
+
+func appendError(err error) error {
+	if err == nil {
+		return nil
+	}
+	for _, e := range appendErrors {
+		if errors.Is(err, e.is) {
+			return fmt.Errorf("%w: %w", e.told, err)
+		}
+	}
+	return err
+}
+
+func (l offsetsLog) WaitCommitted(ctx context.Context, offset int64) error {
+	w := NewWaiter()
+	l.Watch(w)
+	defer l.Unwatch(w)
+	for l.HighWatermark() < offset {
+		switch {
+		case l.Gone():
+			return coordinator.ErrNoPartition
+		case l.leads() != nil:
+			return l.leads()
+		}
+		select {
+		case <-w.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
 }
 
 func (l offsetsLog) Read(from int64, maxBytes int) ([]byte, error) {
@@ -107,6 +177,9 @@ func (l offsetsLog) Read(from int64, maxBytes int) ([]byte, error) {
 const deleteTimeout = 30 * time.Second
 
 func (l offsetsLog) DeleteRecordsBefore(offset int64) error {
+	if err := l.leads(); err != nil {
+		return err
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), deleteTimeout)
 	defer cancel()
 	_, err := l.deleteRecordsBefore(ctx, offset)

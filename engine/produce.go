@@ -72,12 +72,12 @@ func (p *Partition) Produce(ctx context.Context, request Produce, done func(Prod
 			p.gauge.produced(records, bytes)
 		}
 		result := ProduceResult{BaseOffset: r.BaseOffset, LogAppendTime: appendTime, LogStartOffset: p.LogStartOffset()}
-		if request.Acks != -1 || p.HighWatermark() > r.LastOffset {
+		if request.Acks != -1 {
 			done(result)
 			return
 		}
-		p.commits.wait(r.LastOffset+1, p.HighWatermark, func(err error) {
-			if err = p.committed(err); err != nil {
+		p.whenCommitted(r.LastOffset, func(err error) {
+			if err != nil {
 				fail(err)
 				return
 			}
@@ -111,8 +111,17 @@ func (r *Role) tooFew(cfg *config.Topic) bool {
 	return len(r.Placed.ISR) < min(cfg.MinInsyncReplicas, len(r.Placed.Replicas))
 }
 
-// committed is what to answer for an append with acks=all whose wait for other replicas has ended with err.
-func (p *Partition) committed(err error) error {
+// whenCommitted calls done when all replicas in sync have the record at an offset, or this node leads no longer. done must not block.
+func (p *Partition) whenCommitted(offset int64, done func(error)) {
+	if p.HighWatermark() > offset {
+		done(p.judgeCommit(nil))
+		return
+	}
+	p.commits.wait(offset+1, p.HighWatermark, func(err error) { done(p.judgeCommit(err)) })
+}
+
+// judgeCommit is what to answer for an append with acks=all whose wait for other replicas has ended with err.
+func (p *Partition) judgeCommit(err error) error {
 	switch role := p.role.Load(); {
 	case p.Gone():
 		return ErrUnknownPartition
@@ -175,4 +184,25 @@ func (p *Partition) appendMoved(ctx context.Context, a *segment.Append) error {
 		a.Patience = 0
 	}
 	return p.change(ctx, func(l *segment.Log) error { return l.Append(ctx, a) })
+}
+
+// appendCommitted is append by the broker itself, with acks=all: done is told when the records are committed, or have failed.
+func (p *Partition) appendCommitted(ctx context.Context, b []byte, done func(segment.Result)) error {
+	role := p.role.Load()
+	switch {
+	case !role.Leads:
+		return ErrNotHere
+	case role.tooFew(p.config.Load()):
+		return ErrNotEnoughReplicas
+	}
+	return p.append(ctx, b, 0, func(r segment.Result) {
+		if r.Err != nil {
+			done(r)
+			return
+		}
+		p.whenCommitted(r.LastOffset, func(err error) {
+			r.Err = err
+			done(r)
+		})
+	})
 }

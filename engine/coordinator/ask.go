@@ -2,6 +2,7 @@ package coordinator
 
 import (
 	"context"
+	"time"
 
 	"github.com/millrace/millrace/engine/group"
 )
@@ -11,6 +12,7 @@ type ticket struct {
 	shard    *shard
 	token    group.Token
 	event    group.Event
+	hosted   *hosted
 	answered chan any // has room for the one answer
 }
 
@@ -35,23 +37,28 @@ func (c *Coordinator) begin(ctx context.Context, groupID string, event func(grou
 		return t
 	}
 	s.mu.Lock()
-	for s.refusal == nil && s.full(groupID) {
-		changed := s.changed
+	for s.refused() == nil && s.full(groupID) {
+		changed, late := s.changed, s.late
 		s.unlock()
+		refused := false
 		select {
 		case <-changed:
+		case <-late:
+			refused = true
 		case <-c.opts.Stall(s.partition).Done(): // what is being waited for is a record on its way
-			t.answered <- group.Failed(event(0), ErrNotAvailable)
-			return t
+			refused = true
 		case <-ctx.Done():
+			refused = true
+		}
+		if refused {
 			t.answered <- group.Failed(event(0), ErrNotAvailable)
 			return t
 		}
 		s.mu.Lock()
 	}
 	defer s.unlock()
-	if s.refusal != nil {
-		t.answered <- group.Failed(event(0), s.refusal)
+	if err := s.refused(); err != nil {
+		t.answered <- group.Failed(event(0), err)
 		return t
 	}
 	s.tokens++
@@ -66,6 +73,7 @@ func (c *Coordinator) begin(ctx context.Context, groupID string, event func(grou
 		h = s.host(groupID)
 		s.groups[groupID] = h
 	}
+	t.hosted = h
 	s.waiters[t.token] = t.answered
 	s.step(h, t.event)
 	return t
@@ -78,55 +86,93 @@ func (s *shard) full(groupID string) bool {
 	return s.gated || s.pending >= s.c.opts.MaxPending || h != nil && h.Deleting()
 }
 
-// wait gives the answer, or gives up when ctx ends, or when a record is on its way and the disk has
-// stalled; what has been begun goes on.
+// wait gives the answer, or gives up when ctx ends, when this node no longer leads the partition, or when the answer
+// depends on a record on its way that the log does not get done with. What has been begun goes on.
 func (t *ticket) wait(ctx context.Context) any {
 	if t.shard == nil {
 		return <-t.answered // refused before it got to a group
 	}
-	for over := false; !over; {
-		select {
-		case a := <-t.answered:
-			return a
-		case <-ctx.Done():
-			over = true
-		case <-t.shard.c.opts.Stall(t.shard.partition).Done():
-			changed, unsettled := t.shard.unsettled()
-			if over = unsettled; over {
-				break
-			}
-			select { // it waits for other members, or for what has just been settled
-			case a := <-t.answered:
-				return a
-			case <-changed:
-			case <-ctx.Done():
-				over = true
-			}
-		}
+	answer, err := t.outlast(ctx)
+	if err == nil {
+		return answer
 	}
 	t.shard.mu.Lock()
 	delete(t.shard.waiters, t.token)
 	t.shard.unlock()
 	select {
-	case a := <-t.answered: // it came at the last moment
+	case a := <-t.answered: // it came at the last moment, or with the end of the shard
 		return a
 	default:
-		return group.Failed(t.event, ErrNotAvailable)
+		return group.Failed(t.event, err)
 	}
 }
 
-// unsettled tells whether a record is on its way to the log, and gives what ends when the next one is settled.
-func (s *shard) unsettled() (changed <-chan struct{}, unsettled bool) {
+// outlast waits for the answer for as long as there is reason to.
+func (t *ticket) outlast(ctx context.Context) (answer any, err error) {
+	s := t.shard
+	var patience *time.Timer // runs once the outcome that is waited for is overdue
+	var out <-chan time.Time
+	for {
+		w := s.waitingFor(t)
+		switch {
+		case w.stuck:
+			return nil, ErrNotAvailable
+		case w.overdue && patience == nil:
+			patience = time.NewTimer(s.c.opts.CommitTimeout)
+			defer patience.Stop()
+			out = patience.C
+		case !w.overdue:
+			out = nil
+		}
+		select {
+		case a := <-t.answered:
+			return a, nil
+		case <-s.gone:
+			return nil, ErrNotCoordinator
+		case <-ctx.Done():
+			return nil, ErrNotAvailable
+		case <-out:
+			return nil, ErrNotAvailable
+		case <-w.stall:
+		case <-w.late:
+		case <-w.changed:
+		}
+	}
+}
+
+// waiting is what a request waits for besides its answer.
+type waiting struct {
+	stuck                bool            // the disk has stalled with something in its hands
+	overdue              bool            // so is an outcome, and the request's group waits for one
+	stall, late, changed <-chan struct{} // when to look again
+}
+
+func (s *shard) waitingFor(t *ticket) waiting {
+	stall := s.c.opts.Stall(s.partition)
+	stalled := stall.Err() != nil
 	s.mu.Lock()
 	defer s.unlock()
-	return s.changed, s.settled < s.pushed
+	if s.over {
+		return waiting{}
+	}
+	w := waiting{stuck: stalled && s.settled < s.pushed, overdue: s.isLate && t.hosted.InFlight() > 0}
+	if stalled || s.isLate {
+		w.changed = s.changed // it waits for other members, or for what has just been settled
+	}
+	if !stalled {
+		w.stall = stall.Done()
+	}
+	if !s.isLate {
+		w.late = s.late
+	}
+	return w
 }
 
 // settledSoFar waits until the outcome of everything that is on its way to the log now is known.
 func (s *shard) settledSoFar(ctx context.Context) error {
 	s.mu.Lock()
 	target := s.pushed
-	for s.refusal == nil && s.settled < target {
+	for s.refused() == nil && s.settled < target {
 		changed := s.changed
 		s.unlock()
 		select {
@@ -137,5 +183,5 @@ func (s *shard) settledSoFar(ctx context.Context) error {
 		s.mu.Lock()
 	}
 	defer s.unlock()
-	return s.refusal
+	return s.refused()
 }

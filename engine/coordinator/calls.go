@@ -48,11 +48,12 @@ func (c *Coordinator) Heartbeat(_ context.Context, groupID string, ev group.Hear
 	}
 	s.mu.Lock()
 	defer s.unlock()
+	refused := s.refused()
 	switch h := s.groups[groupID]; {
-	case errors.Is(s.refusal, ErrLoading):
+	case errors.Is(refused, ErrLoading):
 		return nil
-	case s.refusal != nil:
-		return s.refusal
+	case refused != nil:
+		return refused
 	case h == nil:
 		return group.Absent(ev).(group.HeartbeatResponse).Err
 	default:
@@ -137,8 +138,8 @@ func (c *Coordinator) FetchOffsets(ctx context.Context, groupID string, topics [
 	}
 	s.mu.Lock()
 	defer s.unlock()
-	if s.refusal != nil {
-		return nil, s.refusal
+	if err := s.refused(); err != nil {
+		return nil, err
 	}
 	h := s.groups[groupID]
 	if all {
@@ -194,8 +195,8 @@ func (c *Coordinator) Describe(groupID string) (group.Description, error) {
 	}
 	s.mu.Lock()
 	defer s.unlock()
-	if s.refusal != nil {
-		return group.Description{}, s.refusal
+	if err := s.refused(); err != nil {
+		return group.Description{}, err
 	}
 	h := s.groups[groupID]
 	if h == nil || !h.Exists() {
@@ -232,8 +233,11 @@ func (c *Coordinator) List(states []string) ([]Listed, error) {
 func (s *shard) list(wanted map[string]bool, listed []Listed) ([]Listed, error) {
 	s.mu.Lock()
 	defer s.unlock()
-	if errors.Is(s.refusal, ErrLoading) {
-		return nil, s.refusal
+	switch refused := s.refused(); {
+	case refused != nil && s.loading && s.ctx.Err() == nil:
+		return nil, refused
+	case refused != nil:
+		return listed, nil
 	}
 	for id, h := range s.groups {
 		if h.Exists() && (len(wanted) == 0 || wanted[strings.ToLower(h.State().String())]) {
@@ -253,11 +257,11 @@ func (c *Coordinator) TopicsDeleted(topics []group.DeletedTopic) {
 func (s *shard) topicsDeleted(topics []group.DeletedTopic) {
 	s.mu.Lock()
 	defer s.unlock()
-	if errors.Is(s.refusal, ErrLoading) {
+	if s.loading {
 		s.deleted = append(s.deleted, topics...)
 		return
 	}
-	if s.refusal != nil {
+	if s.refused() != nil {
 		return
 	}
 	for _, id := range sortedIDs(s.groups) {

@@ -1,8 +1,6 @@
 package coordinator
 
 import (
-	"errors"
-
 	"github.com/millrace/millrace/engine/group"
 )
 
@@ -17,7 +15,7 @@ func (c *Coordinator) Census() Census {
 	n := Census{ByState: map[group.State]int{group.Empty: 0, group.PreparingRebalance: 0, group.CompletingRebalance: 0, group.Stable: 0}}
 	for _, s := range c.all() {
 		s.mu.Lock()
-		if errors.Is(s.refusal, ErrLoading) {
+		if s.loading {
 			n.Loading++
 		}
 		for _, h := range s.groups {

@@ -19,6 +19,9 @@ type Options struct {
 	CommitTimeout time.Duration // offsets.commit.timeout.ms: how long a request waits for its records to be durable
 	MaxPending    int64         // bytes of records on their way to the log, per partition; default 4 MiB
 	MinRewrite    int64         // a log of fewer bytes than this is left alone; default 1 MiB
+	// LoadTimeout is how long clients are told that a partition is being loaded while its high watermark has not reached
+	// the end of what the leader before has left; after that they are sent away until it has. Default 30 s.
+	LoadTimeout time.Duration
 	// Stall gives a context that ends while the disk of a partition's log does not answer: nobody waits
 	// for a record then that is in the disk's hands. Default: never.
 	Stall  func(partition int32) context.Context
@@ -30,6 +33,8 @@ type Options struct {
 const (
 	defaultMaxPending = 4 << 20
 	defaultMinRewrite = 1 << 20
+
+	defaultLoadTimeout = 30 * time.Second
 )
 
 // Coordinator answers for the groups of this node. Its methods may be called from any goroutine.
@@ -38,11 +43,17 @@ type Coordinator struct {
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
 	timers *timers
-	work   sync.WaitGroup // goroutines of shards: loading, draining, settling
+	work   sync.WaitGroup // goroutines of shards: loading, draining, settling, ending
 	Stats  Stats
 
-	opening chan struct{} // holds one token: whoever has it creates the shards
-	shards  atomic.Pointer[[]*shard]
+	creating chan struct{}            // holds one token: whoever has it creates the topic
+	loading  chan struct{}            // as many tokens as logs may be read at once
+	shards   atomic.Pointer[[]*shard] // by partition; the slice is never changed
+
+	mu     sync.Mutex    // who leads: guards changes of shards, and what is below; held for moments, on the catalogue's goroutine too
+	exists chan struct{} // closed when it is known that the topic exists
+	closed bool
+	loads  loads
 }
 
 // Stats counts what the coordinator does.
@@ -65,102 +76,71 @@ func New(opts Options) *Coordinator {
 	if opts.Stall == nil {
 		opts.Stall = func(int32) context.Context { return context.Background() }
 	}
-	c := &Coordinator{opts: opts, opening: make(chan struct{}, 1)}
+	if opts.LoadTimeout == 0 {
+		opts.LoadTimeout = defaultLoadTimeout
+	}
+	c := &Coordinator{
+		opts: opts, creating: make(chan struct{}, 1), loading: make(chan struct{}, runtime.GOMAXPROCS(0)), exists: make(chan struct{}),
+	}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.timers = newTimers(opts.Now, &c.Stats.Wakes)
-	c.opening <- struct{}{}
+	c.creating <- struct{}{}
 	return c
 }
 
-// Open begins to load the groups, if there are any, and returns at once.
+// Open begins to keep the groups' time. What is to be loaded is told by TopicCreated and Elected, before or after.
 func (c *Coordinator) Open() {
 	c.work.Go(func() { c.timers.run(c.ctx) })
-	if n := c.opts.Topics.OffsetsPartitions(); n > 0 {
-		<-c.opening
-		c.openShards(n)
-		c.opening <- struct{}{}
-	}
 }
 
-// EnsureTopic makes sure that __consumer_offsets exists and that its groups are being loaded.
+// EnsureTopic makes sure that __consumer_offsets exists, made here or by another node, and that this node knows
+// which of its partitions it leads.
 func (c *Coordinator) EnsureTopic(ctx context.Context) error {
-	if c.shards.Load() != nil {
+	if len(c.all()) > 0 {
 		return nil
 	}
+	ctx, cancel := context.WithTimeout(ctx, c.opts.CommitTimeout)
+	defer cancel()
 	select {
-	case <-c.opening:
-		defer func() { c.opening <- struct{}{} }()
+	case <-c.creating:
+		defer func() { c.creating <- struct{}{} }()
 	case <-ctx.Done():
 		return ErrNotAvailable
 	case <-c.ctx.Done():
 		return ErrNotAvailable
 	}
-	if c.shards.Load() != nil {
+	c.mu.Lock()
+	exists := c.exists
+	c.mu.Unlock()
+	select {
+	case <-exists:
 		return nil
+	default:
 	}
 	if err := c.opts.Topics.EnsureOffsetsTopic(ctx); err != nil {
 		c.opts.Logger.Warn("could not create the topic of the groups' offsets", "error", err)
 		return fmt.Errorf("%w: %v", ErrNotAvailable, err)
 	}
-	n := c.opts.Topics.OffsetsPartitions()
-	if n <= 0 {
-		return fmt.Errorf("%w: the topic of the groups' offsets has no partitions", ErrNotAvailable)
+	select {
+	case <-exists:
+		return nil
+	case <-ctx.Done():
+	case <-c.ctx.Done():
 	}
-	c.openShards(n)
-	return nil
-}
-
-// openShards makes a shard for each partition and loads them, a few at a time.
-func (c *Coordinator) openShards(n int32) {
-	shards := make([]*shard, n)
-	var toLoad []*shard
-	for p := range shards {
-		s := newShard(c, int32(p), c.opts.Topics.OffsetsLog(int32(p)))
-		shards[p] = s
-		switch {
-		case s.log == nil:
-			s.fail(fmt.Errorf("%w: partition %d is not led here", ErrNotCoordinator, p))
-		case s.log.LogStartOffset() == s.log.HighWatermark():
-			s.activate(map[string]*hosted{}, 0)
-		default:
-			toLoad = append(toLoad, s)
-		}
-	}
-	c.shards.Store(&shards)
-	if len(toLoad) == 0 {
-		return
-	}
-	queue := make(chan *shard, len(toLoad))
-	for _, s := range toLoad {
-		queue <- s
-	}
-	close(queue)
-	began := c.opts.Now()
-	var left atomic.Int64
-	left.Store(int64(len(toLoad)))
-	for range min(runtime.GOMAXPROCS(0), len(toLoad)) {
-		c.work.Go(func() {
-			for s := range queue {
-				s.load()
-				if left.Add(-1) == 0 {
-					c.opts.Logger.Info("loaded consumer groups", "partitions", len(toLoad), "took", c.opts.Now().Sub(began))
-				}
-			}
-		})
-	}
+	return fmt.Errorf("%w: this node does not know yet that the topic of the groups' offsets exists", ErrNotAvailable)
 }
 
 // Close tells everybody who waits to look for another coordinator, and waits for the goroutines until ctx ends.
-// Records that are queued may or may not reach the log.
+// Records on their way may or may not get into the log; what becomes of them is not waited for.
 func (c *Coordinator) Close(ctx context.Context) error {
+	c.mu.Lock()
+	c.closed = true // no shards are made or ended any more
+	c.mu.Unlock()
 	c.cancel()
-	select {
-	case <-c.opening: // for good: no shards are made any more
-	case <-ctx.Done():
-		return fmt.Errorf("coordinator: closing: %w", ctx.Err())
-	}
 	for _, s := range c.all() {
-		s.close()
+		if s.log != nil {
+			s.close()
+		}
 	}
 	done := make(chan struct{})
 	go func() { // ends with the goroutines that it waits for

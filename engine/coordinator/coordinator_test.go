@@ -168,6 +168,13 @@ func TestFailedAppends(t *testing.T) {
 		{"the log refuses", func(l *fakeLog, err error) { l.refuse = err }, errors.New("fenced"), ErrNotCoordinator},
 		{"too large", func(l *fakeLog, err error) { l.refuse = err }, fmt.Errorf("batch: %w", ErrTooLarge), ErrUnstorable},
 		{"in time", func(l *fakeLog, err error) { l.refuse = err }, context.DeadlineExceeded, ErrNotAvailable},
+		{"no longer the leader", func(l *fakeLog, err error) { l.refuse = err }, fmt.Errorf("epoch 3: %w", ErrNotLeader), ErrNotCoordinator},
+		{"not the leader when it is written", func(l *fakeLog, err error) { l.fail = func([]byte) error { return err } }, ErrNotLeader, ErrNotCoordinator},
+		{"too few replicas", func(l *fakeLog, err error) { l.refuse = err }, ErrNotEnoughReplicas, ErrNotAvailable},
+		{"too few replicas after the append", func(l *fakeLog, err error) { l.fail = func([]byte) error { return err } }, ErrNotEnoughReplicas, ErrNotAvailable},
+		{"the replicas take too long", func(l *fakeLog, err error) { l.fail = func([]byte) error { return err } }, ErrTimedOut, ErrNotAvailable},
+		{"no such partition", func(l *fakeLog, err error) { l.refuse = err }, ErrNoPartition, ErrNotAvailable},
+		{"cancelled", func(l *fakeLog, err error) { l.refuse = err }, context.Canceled, ErrNotCoordinator},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -16,22 +16,28 @@ import (
 	"github.com/millrace/millrace/segment/batch"
 )
 
-// fakeLog is a partition in memory. What has gathered becomes durable together, after a round's time; what comes
-// meanwhile gathers for the next round.
+// fakeLog is a partition in memory, on all nodes at once. What has gathered becomes durable together, after a round's
+// time; what comes meanwhile gathers for the next round. Durable is committed, but for what an election finds
+// that no former leader got committed (see elect).
 type fakeLog struct {
-	mu      sync.Mutex
-	batches [][]byte
-	start   int64
-	next    int64
-	waiting []waitingAppend
-	syncing bool                 // a round is on
-	rounds  int                  // commits of what has gathered
-	held    bool                 // nothing becomes durable
-	fail    func(b []byte) error // of a batch that would become durable
-	refuse  error                // of Append itself
-	reading chan struct{}        // Read waits for it to be closed
-	keep    bool                 // DeleteRecordsBefore fails, as if a crash came first
-	appends [][]byte             // all that were handed over
+	mu        sync.Mutex
+	epoch     int32
+	batches   [][]byte
+	start     int64
+	next      int64
+	committed chan struct{}        // the high watermark is behind the end until it is closed; nil when it is not
+	acked     int64                // the end of what was ever acknowledged
+	behind    int64                // where it is until then
+	waiting   []waitingAppend      // for the next round
+	writing   []waitingAppend      // in this one
+	syncing   bool                 // a round is on
+	rounds    int                  // commits of what has gathered
+	held      bool                 // nothing becomes durable
+	fail      func(b []byte) error // of a batch that would become durable
+	refuse    error                // of Append itself
+	reading   chan struct{}        // Read waits for it to be closed
+	keep      bool                 // DeleteRecordsBefore fails, as if a crash came first
+	appends   [][]byte             // all that were handed over
 }
 
 type waitingAppend struct {
@@ -41,11 +47,20 @@ type waitingAppend struct {
 
 const roundTime = time.Millisecond
 
-func (l *fakeLog) Append(ctx context.Context, b []byte, done func(base, last int64, err error)) error {
+// ledLog is the log as the node sees it that leads it in an epoch.
+type ledLog struct {
+	*fakeLog
+	epoch int32
+}
+
+func (l ledLog) Append(ctx context.Context, b []byte, done func(base, last int64, err error)) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if err := ctx.Err(); err != nil {
 		return err
+	}
+	if l.epoch != l.fakeLog.epoch {
+		return ErrNotLeader
 	}
 	if l.refuse != nil {
 		return l.refuse
@@ -61,19 +76,19 @@ func (l *fakeLog) begin() {
 	if l.syncing || l.held || len(l.waiting) == 0 {
 		return
 	}
-	waiting := l.waiting
-	l.waiting = nil
+	l.writing, l.waiting = l.waiting, nil
 	l.syncing = true
 	l.rounds++
-	time.AfterFunc(roundTime, func() { l.end(waiting) })
+	time.AfterFunc(roundTime, l.end)
 }
 
 // end makes what waited durable, or fails it.
-func (l *fakeLog) end(waiting []waitingAppend) {
+func (l *fakeLog) end() {
 	l.mu.Lock()
-	l.syncing = false
+	writing := l.writing
+	l.writing, l.syncing = nil, false
 	var done []func()
-	for _, w := range waiting {
+	for _, w := range writing {
 		var err error
 		if l.fail != nil {
 			err = l.fail(w.b)
@@ -82,22 +97,98 @@ func (l *fakeLog) end(waiting []waitingAppend) {
 			done = append(done, func() { w.done(-1, -1, err) })
 			continue
 		}
-		h, err := batch.Check(w.b)
-		if err != nil {
-			panic(err)
-		}
-		b := slices.Clone(w.b)
-		batch.PutBaseOffset(b, l.next)
-		base, last := l.next, l.next+int64(h.LastOffsetDelta)
-		l.next = last + 1
-		l.batches = append(l.batches, b)
+		base, last := l.put(w.b)
 		done = append(done, func() { w.done(base, last, nil) })
+	}
+	if len(writing) > 0 {
+		l.acked = l.next
 	}
 	l.begin()
 	l.mu.Unlock()
 	for _, f := range done {
 		f()
 	}
+}
+
+// put appends a batch. The lock is held.
+func (l *fakeLog) put(one []byte) (base, last int64) {
+	h, err := batch.Check(one)
+	if err != nil {
+		panic(err)
+	}
+	b := slices.Clone(one)
+	batch.PutBaseOffset(b, l.next)
+	base, last = l.next, l.next+int64(h.LastOffsetDelta)
+	l.next = last + 1
+	l.batches = append(l.batches, b)
+	return base, last
+}
+
+// elect begins another epoch. Of what the leader before has not got committed, as many batches as survive come to lie in
+// the log all the same. The new leader knows the high watermark to be lag batches behind what was there, until commit: the one
+// before has acknowledged more than it could tell. That one hears that it leads no longer.
+func (l *fakeLog) elect(epoch int32, survive, lag int) {
+	l.mu.Lock()
+	l.epoch = epoch
+	lost := slices.Concat(l.writing, l.waiting)
+	l.writing, l.waiting = nil, nil
+	if l.committed == nil {
+		l.behind = l.next
+		for _, b := range l.batches[max(len(l.batches)-lag, 0):] {
+			h, err := batch.ReadHeader(b)
+			if err != nil {
+				panic(err)
+			}
+			l.behind = max(min(l.behind, h.BaseOffset), l.start)
+		}
+	}
+	for _, w := range lost[:min(survive, len(lost))] {
+		l.put(w.b)
+	}
+	if l.committed == nil && l.behind < l.next {
+		l.committed = make(chan struct{})
+	}
+	l.mu.Unlock()
+	for _, w := range lost {
+		w.done(-1, -1, ErrNotLeader)
+	}
+}
+
+// cut loses what nobody has acknowledged, as when a leader is elected that does not have it.
+func (l *fakeLog) cut() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for l.next > l.acked {
+		last := len(l.batches) - 1
+		h, err := batch.ReadHeader(l.batches[last])
+		if err != nil {
+			panic(err)
+		}
+		l.batches, l.next = l.batches[:last], h.BaseOffset
+	}
+}
+
+// commit lets the high watermark reach the end.
+func (l *fakeLog) commit() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.committed != nil {
+		close(l.committed)
+		l.committed = nil
+		l.acked = l.next
+	}
+}
+
+// finish makes durable what is on its way, as closing a log does.
+func (l *fakeLog) finish() {
+	l.mu.Lock()
+	if l.held {
+		l.mu.Unlock()
+		return
+	}
+	l.writing, l.waiting = slices.Concat(l.writing, l.waiting), nil
+	l.mu.Unlock()
+	l.end()
 }
 
 // hold keeps appends from becoming durable until release.
@@ -121,12 +212,41 @@ func (l *fakeLog) set(f func()) {
 }
 
 func (l *fakeLog) LogStartOffset() int64 { l.mu.Lock(); defer l.mu.Unlock(); return l.start }
-func (l *fakeLog) HighWatermark() int64  { l.mu.Lock(); defer l.mu.Unlock(); return l.next }
+func (l *fakeLog) LogEndOffset() int64   { l.mu.Lock(); defer l.mu.Unlock(); return l.next }
+
+func (l *fakeLog) HighWatermark() int64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.committed != nil {
+		return l.behind
+	}
+	return l.next
+}
+
+func (l ledLog) WaitCommitted(ctx context.Context, offset int64) error {
+	for {
+		l.mu.Lock()
+		committed, epoch, behind := l.committed, l.fakeLog.epoch, l.behind
+		l.mu.Unlock()
+		switch {
+		case epoch != l.epoch:
+			return ErrNotLeader
+		case committed == nil || behind >= offset:
+			return nil
+		}
+		select {
+		case <-committed:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
 
 func (l *fakeLog) Read(from int64, maxBytes int) ([]byte, error) {
 	if l.reading != nil {
 		<-l.reading
 	}
+	end := l.HighWatermark()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if from < l.start {
@@ -138,7 +258,7 @@ func (l *fakeLog) Read(from int64, maxBytes int) ([]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		if h.LastOffset() < from {
+		if h.LastOffset() < from || h.LastOffset() >= end {
 			continue
 		}
 		if len(out) > 0 && len(out)+len(b) > maxBytes {
@@ -149,9 +269,12 @@ func (l *fakeLog) Read(from int64, maxBytes int) ([]byte, error) {
 	return out, nil
 }
 
-func (l *fakeLog) DeleteRecordsBefore(offset int64) error {
+func (l ledLog) DeleteRecordsBefore(offset int64) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.epoch != l.fakeLog.epoch {
+		return ErrNotLeader
+	}
 	if l.keep {
 		return errors.New("kept")
 	}
@@ -197,6 +320,7 @@ type fakeTopics struct {
 	exists  bool
 	creates int
 	refuse  error
+	created func() // what the catalogue's goroutine does when the topic is made; it may come later than the answer
 	ids     map[string][16]byte
 }
 
@@ -208,23 +332,15 @@ func (f *fakeTopics) EnsureOffsetsTopic(context.Context) error {
 		return f.refuse
 	}
 	f.exists = true
+	f.created()
 	return nil
 }
 
-func (f *fakeTopics) OffsetsPartitions() int32 {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if !f.exists {
-		return 0
-	}
-	return int32(len(f.logs))
-}
-
-func (f *fakeTopics) OffsetsLog(p int32) Log {
-	if f.logs[p] == nil {
+func (f *fakeTopics) OffsetsLog(p, epoch int32) Log {
+	if int(p) >= len(f.logs) || f.logs[p] == nil {
 		return nil
 	}
-	return f.logs[p]
+	return ledLog{f.logs[p], epoch}
 }
 
 func (f *fakeTopics) TopicID(name string) ([16]byte, bool) {
@@ -240,6 +356,7 @@ type bench struct {
 	opts   Options
 	c      *Coordinator
 	said   *safeText
+	epoch  int32
 	ids    int
 	mu     sync.Mutex
 }
@@ -283,9 +400,24 @@ func newBench(t testing.TB, n int) *bench {
 	return b
 }
 
+// open begins to use a coordinator that leads all partitions, as a node does that is alone and has started.
 func (b *bench) open() *bench {
-	b.c = New(b.opts)
+	b.epoch++
+	for _, l := range b.topics.logs {
+		l.elect(b.epoch, 0, 0)
+	}
+	c := New(b.opts)
+	b.c = c
 	b.c.Open()
+	b.topics.created = func() {
+		c.TopicCreated(int32(len(b.topics.logs)))
+		for p := range b.topics.logs {
+			c.Elected(int32(p), b.epoch)
+		}
+	}
+	if b.topics.exists {
+		b.topics.created()
+	}
 	return b
 }
 
@@ -295,6 +427,9 @@ func (b *bench) close() {
 	defer cancel()
 	if err := b.c.Close(ctx); err != nil {
 		b.t.Error(err)
+	}
+	for _, l := range b.topics.logs {
+		l.finish()
 	}
 }
 

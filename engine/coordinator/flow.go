@@ -10,9 +10,16 @@ const maxBatch = 256 << 10
 
 // push queues a write and sees to it that somebody hands it to the log. The lock is held.
 func (s *shard) push(o *outgoing) {
+	if s.pushed == s.settled {
+		s.heard = s.c.opts.Now()
+		s.watchOutcomes(s.c.opts.CommitTimeout)
+	}
 	s.queue = append(s.queue, o)
 	s.pending += o.bytes
 	s.pushed++
+	if s.isLate {
+		s.wakeWaiting() // who waits for it has to know that it waits for what is overdue
+	}
 	s.c.Stats.PendingBytes.Add(o.bytes)
 	if !s.draining {
 		s.draining = true
@@ -80,14 +87,11 @@ func (s *shard) append(b *batch.Builder, items []*outgoing) {
 	}
 	s.c.Stats.Appends.Add(1)
 	s.c.Stats.Records.Add(int64(records))
-	s.c.work.Add(1) // an append in the log's hands counts as work: Close waits for its outcome
-	err = s.log.Append(s.c.ctx, bytes, func(base, last int64, err error) {
-		defer s.c.work.Done()
+	err = s.log.Append(s.ctx, bytes, func(base, last int64, err error) {
 		s.appended(turn, outcome{items: items, bytes: size, base: base, last: last, err: err})
 	})
 	if err != nil {
 		s.appended(turn, outcome{items: items, bytes: size, err: err})
-		s.c.work.Done()
 	}
 }
 
@@ -111,16 +115,18 @@ func (s *shard) takeTurn() *turn {
 // early: groups hear of it after those before it.
 func (s *shard) appended(t *turn, o outcome) {
 	s.settleMu.Lock()
+	defer s.settleMu.Unlock()
+	if s.deaf {
+		return
+	}
 	t.known, t.outcome = true, o
 	for len(s.turns) > 0 && s.turns[0].known {
 		s.done = append(s.done, s.turns[0].outcome)
 		s.turns = s.turns[1:]
 	}
-	start := !s.settling && len(s.done) > 0
-	s.settling = s.settling || start
-	s.settleMu.Unlock()
-	if start {
-		s.c.work.Go(s.settle)
+	if !s.settling && len(s.done) > 0 {
+		s.settling = true
+		s.c.work.Go(s.settle) // under the lock: whoever has made the shard deaf waits for no goroutine that begins later
 	}
 }
 
@@ -136,9 +142,14 @@ func (s *shard) settle() {
 			return
 		}
 		s.mu.Lock()
+		if s.over {
+			s.unlock()
+			return
+		}
 		for _, o := range done {
 			s.settleOne(o)
 		}
+		s.heardOutcome()
 		s.maybeRewrite()
 		s.wakeWaiting()
 		s.unlock()
@@ -186,7 +197,7 @@ type rewrite struct {
 // the queue has run empty: the state is taken only when nothing is on its way, since what is written last counts.
 // The lock is held.
 func (s *shard) maybeRewrite() {
-	if s.refusal != nil {
+	if s.refused() != nil {
 		return
 	}
 	if !s.gated {
@@ -221,6 +232,9 @@ func (s *shard) appendRewrite(item *outgoing, r *rewrite) {
 		}
 	}
 	for _, rec := range r.records {
+		if s.ctx.Err() != nil {
+			return // nobody will hear of it, and a part does no harm
+		}
 		b.Append(now, rec.Key(), rec.Value(), nil)
 		if b.Size() >= maxBatch {
 			flush()
@@ -255,6 +269,9 @@ func (s *shard) rewritten(item *outgoing, o outcome) {
 
 // forgetBefore moves the log's start to a rewrite that is durable.
 func (s *shard) forgetBefore(offset int64) {
+	if s.ctx.Err() != nil {
+		return // the next leader will see that its log is large
+	}
 	if err := s.log.DeleteRecordsBefore(offset); err != nil {
 		s.logger().Warn("could not move the start of the log to the live state", "offset", offset, "error", err)
 		return

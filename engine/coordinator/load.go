@@ -1,6 +1,7 @@
 package coordinator
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -13,25 +14,67 @@ import (
 // readBytes is how much of a log is in memory while it is loaded.
 const readBytes = 1 << 20
 
-// load reads the groups back from the log.
+// load reads the groups back from the log. It ends early, without a word, when the leadership does.
 func (s *shard) load() {
-	groups, bytes, err := s.read()
-	if err != nil {
-		s.logger().Error("could not load groups; they are refused until a restart", "error", err)
-		s.fail(fmt.Errorf("%w: loading: %v", ErrNotCoordinator, err))
-		return
+	defer s.c.loadEnded()
+	end := s.log.LogEndOffset()
+	err := s.awaitCommitted(end)
+	var groups map[string]*hosted
+	var bytes int64
+	if err == nil {
+		select {
+		case s.c.loading <- struct{}{}:
+			defer func() { <-s.c.loading }()
+		case <-s.ctx.Done():
+			return
+		}
+		groups, bytes, err = s.read(end)
 	}
-	s.activate(groups, bytes)
-	s.logger().Debug("loaded groups", "groups", len(groups), "bytes", bytes)
+	switch {
+	case s.ctx.Err() != nil:
+	case err != nil:
+		s.logger().Error("could not load groups; they are refused until the partition's next election or a restart", "error", err)
+		s.fail(fmt.Errorf("%w: loading: %v", ErrNotCoordinator, err))
+	default:
+		s.activate(groups, bytes, end)
+		s.logger().Debug("loaded groups", "groups", len(groups), "bytes", bytes)
+	}
 }
 
-// read replays the log from its start to the high watermark.
-func (s *shard) read() (groups map[string]*hosted, size int64, err error) {
+// awaitCommitted waits for what the leader before has left to be committed: it may have acknowledged any of it. Clients are
+// told to wait for a while, and then to ask again, until it is.
+func (s *shard) awaitCommitted(end int64) error {
+	for away := false; ; away = true {
+		ctx, cancel := context.WithTimeout(s.ctx, s.c.opts.LoadTimeout)
+		err := s.log.WaitCommitted(ctx, end)
+		cancel()
+		if !errors.Is(err, context.DeadlineExceeded) || s.ctx.Err() != nil {
+			return err
+		}
+		if !away {
+			s.logger().Warn("cannot load groups yet: the end of the log is not committed",
+				"end", end, "high watermark", s.log.HighWatermark(), "waited", s.c.opts.LoadTimeout)
+			s.sendAway(fmt.Errorf("%w: the end of the log is not committed", ErrNotAvailable))
+		}
+	}
+}
+
+// sendAway gives those who ask a reason while the shard goes on loading.
+func (s *shard) sendAway(reason error) {
+	s.mu.Lock()
+	defer s.unlock()
+	if s.loading {
+		s.refusal = reason
+	}
+}
+
+// read replays the log from its start to an end that is committed.
+func (s *shard) read(end int64) (groups map[string]*hosted, size int64, err error) {
 	groups = map[string]*hosted{}
 	skipped := map[string]int{}
-	from, end := s.log.LogStartOffset(), s.log.HighWatermark()
+	from := s.log.LogStartOffset()
 	for from < end {
-		if err := s.c.ctx.Err(); err != nil {
+		if err := s.ctx.Err(); err != nil {
 			return nil, 0, err
 		}
 		b, err := s.log.Read(from, readBytes)
@@ -111,14 +154,17 @@ func (s *shard) host(id string) *hosted {
 
 // activate takes loaded groups into service. Offsets of topics that were deleted meanwhile are dropped, and so are
 // those whose topic was made again under the same name: a crash may have come before their tombstones.
-func (s *shard) activate(groups map[string]*hosted, size int64) {
+func (s *shard) activate(groups map[string]*hosted, size, end int64) {
 	s.mu.Lock()
 	defer s.unlock()
-	if s.refusal != ErrLoading { //nolint:errorlint // the very value that newShard has set
-		return // closed meanwhile
+	if !s.loading {
+		return // over meanwhile
 	}
-	s.refusal, s.groups, s.grown, s.end = nil, groups, size, s.log.HighWatermark()
+	s.refusal, s.loading, s.groups, s.grown, s.end = nil, false, groups, size, end
 	for _, id := range sortedIDs(groups) {
+		if s.ctx.Err() != nil {
+			return // close waits for the lock
+		}
 		h := groups[id]
 		s.step(h, group.Loaded{})
 		if gone := slices.Concat(s.deleted, s.replacedTopics(h)); len(gone) > 0 {

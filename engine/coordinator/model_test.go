@@ -45,9 +45,10 @@ type model struct {
 	*bench
 	random    *rand.Rand
 	randomMu  sync.Mutex
-	calm      chan struct{} // the trouble has ended
-	over      chan struct{} // members leave
-	coMu      sync.RWMutex  // the coordinator is replaced under it
+	pick      func() (co *Coordinator, leads func() bool) // nil: the bench's, which always does
+	calm      chan struct{}                               // the trouble has ended
+	over      chan struct{}                               // members leave
+	coMu      sync.RWMutex                                // the coordinator is replaced under it
 	mu        sync.Mutex
 	owners    map[string]string // member by generation and partition
 	acked     [modelPartitions]int64
@@ -68,13 +69,21 @@ func (m *model) pause(most time.Duration) {
 }
 
 func (m *model) co() *Coordinator {
-	m.coMu.RLock()
-	defer m.coMu.RUnlock()
-	return m.c
+	co, _ := m.find()
+	return co
 }
 
-// playModel plays once, and counts the assignments that were handed out.
-func playModel(t *testing.T, seed uint64) int {
+// find is whom a member asks, and whether that one is the coordinator now.
+func (m *model) find() (co *Coordinator, leads func() bool) {
+	m.coMu.RLock()
+	defer m.coMu.RUnlock()
+	if m.pick != nil {
+		return m.pick()
+	}
+	return m.c, func() bool { return true }
+}
+
+func newModel(t *testing.T, seed uint64) *model {
 	m := &model{
 		bench: newBench(t, 1), random: rand.New(rand.NewPCG(seed, 1)),
 		calm: make(chan struct{}), over: make(chan struct{}), owners: map[string]string{},
@@ -84,13 +93,19 @@ func playModel(t *testing.T, seed uint64) int {
 	}
 	m.opts.MinRewrite = 20 << 10
 	m.opts.Groups.InitialRebalanceDelay = time.Duration(seed%3) * time.Second
-	m.open()
 	m.log.fail = func([]byte) error {
 		if m.quiet() || !m.chance(3) {
 			return nil
 		}
 		return errors.New("the model's disk")
 	}
+	return m
+}
+
+// playModel plays once, and counts the assignments that were handed out.
+func playModel(t *testing.T, seed uint64) int {
+	m := newModel(t, seed)
+	m.open()
 	var wg sync.WaitGroup
 	for i := range 5 {
 		wg.Go(func() { m.consume(fmt.Sprint("c", i), i%2 == 0) })
@@ -251,9 +266,10 @@ func (m *model) resume(ctx context.Context, owned []int32) (map[int32]int64, boo
 	m.mu.Lock()
 	acked := m.acked
 	m.mu.Unlock()
-	got, err := m.co().FetchOffsets(ctx, "g", []FetchTopic{{Topic: "t", Partitions: owned}}, false, true)
-	if err != nil {
-		return nil, false
+	co, leads := m.find()
+	got, err := co.FetchOffsets(ctx, "g", []FetchTopic{{Topic: "t", Partitions: owned}}, false, true)
+	if err != nil || !leads() {
+		return nil, false // one that does not know yet that another leads may answer with what it knows
 	}
 	next := map[int32]int64{}
 	for _, o := range got[0].Offsets {

@@ -2,22 +2,28 @@ package coordinator
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
+	"time"
 
 	"github.com/millrace/millrace/engine/group"
 )
 
-// shard holds the groups of one partition.
+// shard holds the groups of one partition during one leadership, or stands for a partition that is led elsewhere.
 type shard struct {
 	c         *Coordinator
 	partition int32
-	log       Log
+	epoch     int32 // of the leadership, here or elsewhere
+	log       Log   // nil: not led here, and nothing below but the refusal is used
+	ctx       context.Context
+	cancel    context.CancelFunc
+	gone      chan struct{} // closed when the leadership is over and whoever waits may know
 
 	mu       sync.Mutex // guards all below; never held across I/O
-	refusal  error      // why nothing is answered: loading, failed, closed; nil while active
+	refusal  error      // why nothing is answered: loading, failed, over; nil while active
+	loading  bool       // it may become active
+	over     bool
 	groups   map[string]*hosted
 	waiters  map[group.Token]chan any
 	tokens   group.Token
@@ -35,7 +41,14 @@ type shard struct {
 	gated    bool                 // requests that write wait, so that the queue runs empty for a rewrite
 	notes    []group.Note         // to be logged when the lock is free
 
+	heard    time.Time     // when an outcome came last, or the first of what is on its way was queued
+	watching bool          // watch is running
+	watch    *time.Timer   // looks whether an outcome is overdue; at rest when nothing is on its way
+	isLate   bool          // one is
+	late     chan struct{} // closed while isLate
+
 	settleMu sync.Mutex // a leaf: held for an append to a slice
+	deaf     bool       // outcomes are of no interest any more
 	turns    []*turn    // of batches in the log's hands, in order
 	done     []outcome
 	settling bool
@@ -65,11 +78,21 @@ type outcome struct {
 	err        error
 }
 
-func newShard(c *Coordinator, partition int32, log Log) *shard {
-	return &shard{
-		c: c, partition: partition, log: log, refusal: ErrLoading,
-		waiters: map[group.Token]chan any{}, changed: make(chan struct{}),
+func newShard(c *Coordinator, partition, epoch int32, log Log) *shard {
+	s := &shard{
+		c: c, partition: partition, epoch: epoch, log: log, refusal: ErrLoading, loading: true,
+		waiters: map[group.Token]chan any{}, changed: make(chan struct{}), gone: make(chan struct{}), late: make(chan struct{}),
 	}
+	s.ctx, s.cancel = context.WithCancel(c.ctx)
+	return s
+}
+
+// refused is why nothing is answered; nil while the shard is active. The lock is held.
+func (s *shard) refused() error {
+	if s.log != nil && s.ctx.Err() != nil {
+		return ErrNotCoordinator // it is over, and close is on its way
+	}
+	return s.refusal
 }
 
 func (s *shard) logger() *slog.Logger { return s.c.opts.Logger.With("partition", s.partition) }
@@ -98,11 +121,14 @@ func (s *shard) wakeWaiting() {
 	s.changed = make(chan struct{})
 }
 
-// fail refuses everything, for a reason.
+// fail refuses everything, for a reason, until the next election.
 func (s *shard) fail(err error) {
 	s.mu.Lock()
 	defer s.unlock()
-	s.refusal = err
+	if s.over {
+		return
+	}
+	s.refusal, s.loading, s.deleted = err, false, nil
 	s.wakeWaiting()
 }
 
@@ -164,33 +190,35 @@ func (s *shard) answer(t group.Token, response any) {
 func (s *shard) tick(h *hosted) {
 	s.mu.Lock()
 	defer s.unlock()
-	if s.refusal == nil && s.groups[h.ID()] == h {
+	if s.refused() == nil && s.groups[h.ID()] == h {
 		s.step(h, group.Tick{})
 	}
 }
 
-// close tells everybody who waits to look elsewhere, and refuses whatever comes.
+// close ends the shard: everybody who waits is told to look elsewhere, whatever comes is refused, and the groups are
+// forgotten. Outcomes of what is on its way are not heard any more.
 func (s *shard) close() {
+	s.cancel()
+	s.settleMu.Lock()
+	s.deaf, s.turns, s.done = true, nil, nil
+	s.settleMu.Unlock()
 	s.mu.Lock()
 	defer s.unlock()
-	s.refusal = ErrNotCoordinator
+	if s.over {
+		return
+	}
+	s.over, s.loading, s.refusal = true, false, ErrNotCoordinator
 	for _, h := range s.groups {
 		for _, r := range h.Step(s.c.opts.Now(), group.Unload{Err: ErrNotCoordinator}).Replies {
 			s.answer(r.Token, r.Response)
 		}
 		s.c.timers.remove(h)
 	}
-	s.wakeWaiting()
-}
-
-// storeError is what a client is told about an append that failed. The cause is told to the operator alone: it has
-// a meaning of its own in other rooms.
-func storeError(cause error) error {
-	switch {
-	case errors.Is(cause, ErrTooLarge):
-		return fmt.Errorf("%w: %v", ErrUnstorable, cause)
-	case errors.Is(cause, context.DeadlineExceeded):
-		return fmt.Errorf("%w: %v", ErrNotAvailable, cause)
+	if s.watch != nil {
+		s.watch.Stop()
 	}
-	return fmt.Errorf("%w: %v", ErrNotCoordinator, cause)
+	s.c.Stats.PendingBytes.Add(-s.pending)
+	s.groups, s.waiters, s.queue, s.deleted, s.pending = nil, nil, nil, nil, 0
+	close(s.gone)
+	s.wakeWaiting()
 }
