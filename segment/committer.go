@@ -343,6 +343,7 @@ func (c *committer) writeJournal() {
 		}
 		all, gathered = append(all, p), append(gathered, p)
 		j.add(p.log.id, p.segment.base, p.segment.size.Load(), p.buffers...)
+		p.log.w.unvoided = true
 	}
 	if len(all) == 0 {
 		return

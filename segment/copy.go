@@ -98,6 +98,18 @@ func (l *Log) beginFiles(start int64) error {
 	return nil
 }
 
+// checkAll checks batches that keep what they are.
+func checkAll(batches []byte) error {
+	for rest := batches; len(rest) > 0; {
+		h, err := batch.Check(rest)
+		if err != nil {
+			return fmt.Errorf("%w: at byte %d of an append: %w", ErrCorrupt, len(batches)-len(rest), err)
+		}
+		rest = rest[h.Size():]
+	}
+	return nil
+}
+
 // kept is nil when a, which keeps the offsets of its batches, belongs behind the end of the log.
 func (p *part) kept(a *Append) error {
 	next := p.log.w.next
@@ -142,6 +154,9 @@ func (l *Log) Hold(ctx context.Context) error {
 	l.mu.Lock()
 	l.held = true
 	l.mu.Unlock()
+	if err := l.dir.onJanitor(ctx, nothing); err != nil { // which cuts, while appends wait
+		return err
+	}
 	for queued := true; queued; {
 		err := l.dir.onCommitter(ctx, func() {
 			l.mu.Lock()
@@ -255,6 +270,11 @@ func (c *committer) thin(s *segmentFile) {
 	for n < len(s.chunks) && s.chunks[n].end() <= s.flushed {
 		n++
 	}
+	c.dropTail(s, n)
+}
+
+// dropTail takes the first n chunks, which are in the file, out of a tail. Committer only.
+func (c *committer) dropTail(s *segmentFile, n int) {
 	if n == 0 {
 		return
 	}

@@ -20,6 +20,8 @@ const (
 	StraySuffix      = straySuffix      // ends the name of a partition's folder that belongs to no topic
 	EpochsFile       = epochsFile       // leader epochs of a partition
 	LogStartFile     = startFile        // log start offset of a partition
+	TruncationFile   = cutFile          // of a partition: a truncation that a crash has cut short
+	JournalVoidFile  = voidFile         // of a partition: which rounds of the journal count no more for it
 	SealedSuffix     = sealedSuffix     // ends the name of the note of what a segment held when it was left
 	CheckpointSuffix = checkpointSuffix // ends the name of the checkpoint of a partition's last segment
 )

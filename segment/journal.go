@@ -344,6 +344,7 @@ func decodeJournalHeader(block []byte) (generation uint64, err error) {
 
 // journalEntry is a decoded entry; bytes lie in what it was decoded from.
 type journalEntry struct {
+	round    roundNumber
 	id       LogID
 	base     int64
 	position int64
@@ -365,6 +366,7 @@ func decodeRound(b []byte, generation, sequence uint64, visit func(oldest uint64
 		if n == 0 {
 			return false
 		}
+		e.round = roundNumber{generation, sequence}
 		visit(oldest, e)
 		rest = rest[n:]
 	}

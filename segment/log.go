@@ -110,8 +110,9 @@ type Append struct {
 	Batches []byte
 	// LeaderEpoch is the epoch under which the batches are appended, or, with Keep, that of the leader who sends them.
 	LeaderEpoch int32
-	// Keep has the batches keep their base offsets and leader epochs. Nothing is checked but that
-	// they begin at or behind the end of the log, in order: else ErrOutOfOrder.
+	// Keep has the batches keep their base offsets and leader epochs, as a follower or a copy does. They must begin
+	// at or behind the end of the log, in order, else Result.Err is ErrOutOfOrder; gaps may be between them. Log.Append checks their
+	// shape and CRC, on its caller's goroutine: ErrCorrupt. Sequence numbers are remembered, and not checked.
 	Keep bool
 	// Follows, with Keep, has the append fail with ErrOutOfOrder unless the log ends at From when its turn comes: behind
 	// one that has failed nothing is to be stored, since batches that keep their offsets may leave a gap.
@@ -156,6 +157,7 @@ type Log struct {
 	end      atomic.Int64
 	epochs   atomic.Pointer[epochs]
 	segments atomic.Pointer[[]*segmentFile] // rising base offsets; the last is active
+	cuts     atomic.Int64                   // rises when segments get shorter or go at the end of the log, and what has been read may be wrong
 	advanced atomic.Pointer[func(end int64)]
 
 	retention retention
@@ -163,12 +165,15 @@ type Log struct {
 	named       atomic.Bool  // the folder's name is durable
 	saving      atomic.Bool  // a checkpoint is on its way to the disk
 	dropped     bool         // its files go; of the janitor alone
+	outdated    bool         // its files were cut when the committer had ended, which does not know; of the janitor, then of Close
 	corruptSaid atomic.Int64 // unix seconds of the last log line about damage
 
 	mu      sync.Mutex // guards the fields below and swaps of segments; never held across a file operation
 	pending []*Append
 	gone    error // set once the log takes no more appends
 	held    bool  // it takes none for a moment
+	paused  bool  // those that come go to later
+	later   []*Append
 	fence   int32 // appends of an older leader epoch are refused
 
 	w writer
@@ -192,6 +197,7 @@ type writer struct {
 	flushAt   time.Time // when the next flush is to take it
 	unflushed int64     // records acknowledged before their sync
 	journaled uint64    // the latest generation of the journal that has something of the log
+	unvoided  bool      // it has something that the file journal-void does not know
 	deleted   bool
 	copied    bool        // it is being filled with what lies elsewhere
 	known     int64       // bytes of the active segment that recovery knows to have been acknowledged
@@ -241,6 +247,10 @@ func (l *Log) EndOffsetForEpoch(epoch int32) (foundEpoch int32, endOffset int64)
 	return l.epochs.Load().endOffset(epoch, l.LogEndOffset())
 }
 
+// Epochs lists the leader epochs that the log knows and where each began, rising in both: for who looks where two logs
+// part. The list is the caller's.
+func (l *Log) Epochs() []EpochEntry { return l.epochs.Load().entries() }
+
 // EpochAt is the leader epoch under which the record at offset was appended,
 // -1 when unknown.
 func (l *Log) EpochAt(offset int64) int32 { return l.epochs.Load().at(offset) }
@@ -280,6 +290,11 @@ func (l *Log) expireProducers() {
 // has been or will be called; otherwise never.
 func (l *Log) Append(ctx context.Context, a *Append) error {
 	a.queued = l.dir.opts.Metrics.now()
+	if a.Keep {
+		if err := checkAll(a.Batches); err != nil {
+			return err
+		}
+	}
 	if err := l.charge(ctx, a); err != nil {
 		return err
 	}
@@ -291,10 +306,15 @@ func (l *Log) Append(ctx context.Context, a *Append) error {
 	if err == nil && a.LeaderEpoch < l.fence {
 		err = fmt.Errorf("%w: %d, the current one is %d", ErrStaleEpoch, a.LeaderEpoch, l.fence)
 	}
-	if err == nil {
+	first := false
+	switch {
+	case err != nil:
+	case l.paused:
+		l.later = append(l.later, a)
+	default:
 		l.pending = append(l.pending, a)
+		first = len(l.pending) == 1
 	}
-	first := len(l.pending) == 1
 	l.mu.Unlock()
 	if err != nil {
 		l.discharge(a)
@@ -379,8 +399,13 @@ func (l *Log) refuse(why error) []*Append {
 	if l.gone == nil {
 		l.gone = why
 	}
-	taken := l.pending
-	l.pending = nil
+	return l.queued()
+}
+
+// queued takes all that is queued; l.mu is held.
+func (l *Log) queued() []*Append {
+	taken := append(l.pending, l.later...)
+	l.pending, l.later = nil, nil
 	return taken
 }
 

@@ -52,8 +52,7 @@ func (l *Log) seek(s *segmentFile, f source, offset, size int64) (batch.Header, 
 		}
 	}
 	if walk.err != nil && !errors.Is(walk.err, errRead) {
-		walk.err = &CorruptError{File: f.Name(), Position: walk.position, Offset: offset, Cause: walk.err}
-		l.dir.sayCorrupt(l, walk.err)
+		walk.err = l.corrupt(s, walk.position, offset, walk.err)
 	}
 	return walk.header, walk.position, walk.err
 }
@@ -98,15 +97,20 @@ func (l *Log) indexes(s *segmentFile) (*indexes, error) {
 		return nil, walk.err
 	}
 	writer.addTime()
-	l.dir.log.Warn(SaidIndexes,
-		"partition", l.id.String(), "file", f.Name(), "entries", len(writer.offsets))
+	if !s.cut.Load() {
+		l.dir.log.Warn(SaidIndexes,
+			"partition", l.id.String(), "file", f.Name(), "entries", len(writer.offsets))
+	}
 	if walk.err != nil {
 		// What lies before the damage can be found; reading on meets the damage.
-		l.dir.sayCorrupt(l, &CorruptError{File: f.Name(), Position: walk.position, Cause: walk.err})
+		l.corrupt(s, walk.position, walk.expect, walk.err)
 	} else if !s.rebuilt.CompareAndSwap(false, true) {
 		// another reader writes the same
 	} else { // a reader does not wait for a disk that may take no writes
 		l.dir.toJanitor(func() {
+			if s.cut.Load() {
+				return
+			}
 			if err := s.writeIndexes(l.dir.fs, &writer.indexes, vfs.WriteFileAtomic); err != nil {
 				l.dir.log.Warn("cannot write indexes: they are built again after the next start", "file", s.name(".index"), "error", err)
 			}
@@ -176,11 +180,14 @@ func (l *Log) BytesFromAtMost(offset, most int64) (n int64) {
 	return max(n, 0)
 }
 
-// over runs f on the segments, and again when one of them was removed meanwhile.
+// over runs f on the segments, and again when one of them was removed or cut meanwhile.
 func (l *Log) over(f func(segments []*segmentFile) error) error {
 	for {
-		segments := *l.segments.Load()
+		cuts, segments := l.cuts.Load(), *l.segments.Load()
 		err := f(segments)
+		if cuts != l.cuts.Load() {
+			continue
+		}
 		if !errors.Is(err, os.ErrNotExist) || len(segments) == 0 || (*l.segments.Load())[0] == segments[0] {
 			return err
 		}

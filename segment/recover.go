@@ -95,6 +95,10 @@ func (d *Dir) recover(ctx context.Context) error {
 // recover opens one log: what was acknowledged is readable afterwards, and the
 // next offset follows the last whole batch.
 func (l *Log) recover(clean bool) error {
+	wasCut, err := l.finishCut()
+	if err != nil {
+		return err
+	}
 	if err := l.findFiles(); err != nil {
 		return err
 	}
@@ -118,7 +122,9 @@ func (l *Log) recover(clean bool) error {
 			s.size.Store(size)
 			continue
 		}
-		l.w.known = l.dir.known[s.name(".log")]
+		if !wasCut { // else the journal has filled what is gone now
+			l.w.known = l.dir.known[s.name(".log")]
+		}
 		if err := l.resume(s, size); err != nil {
 			return err
 		}
@@ -190,6 +196,10 @@ func (l *Log) findFiles() error {
 	for _, entry := range entries { // sorted, and all numbers have 20 digits
 		offset, suffix, ok := parseFile(entry.Name())
 		switch {
+		case entry.Name() == voidFile:
+			if err := l.recoverVoid(); err != nil {
+				return err
+			}
 		case !ownName(entry.Name()):
 			l.dir.log.Warn(SaidForeign, "path", filepath.Join(l.path, entry.Name()))
 		case !ok:
@@ -208,7 +218,8 @@ func (l *Log) findFiles() error {
 // ownName tells whether a name in a partition's folder is one that millrace gives.
 func ownName(name string) bool {
 	name = strings.TrimSuffix(name, ".tmp")
-	if name == epochsFile || name == startFile {
+	switch name {
+	case epochsFile, startFile, cutFile, voidFile:
 		return true
 	}
 	_, suffix, ok := parseFile(strings.TrimSuffix(name, deletedSuffix))

@@ -83,9 +83,13 @@ func (d *Dir) replay(names []string) error {
 	slices.SortFunc(scan.files, func(a, b scannedFile) int { return int(int64(a.generation) - int64(b.generation)) })
 	d.generation = scan.latest
 	number := uint64(0)
+	cuts := voids{dir: d, known: map[logKey]roundNumber{}}
 	for _, f := range scan.files { // deletions first: they void what stands before them
 		if err := d.eachEntry(f, func(_ uint64, e journalEntry) error {
 			key := e.id.key()
+			if void, err := cuts.void(&e); err != nil || void {
+				return err
+			}
 			if number++; e.position == deletedLog {
 				scan.deleted[key] = number
 			} else if known := scan.bases[key]; len(known) == 0 || known[len(known)-1] != e.base {
@@ -103,6 +107,9 @@ func (d *Dir) replay(names []string) error {
 	for _, f := range scan.files {
 		needed := f.generation >= scan.oldest
 		if err := d.eachEntry(f, func(_ uint64, e journalEntry) error {
+			if void, err := cuts.void(&e); err != nil || void {
+				return err
+			}
 			if number++; !needed || e.position == deletedLog || number < scan.deleted[e.id.key()] {
 				return nil
 			}

@@ -139,7 +139,7 @@ func (l *Log) writeDerived(write, replace func(fs vfs.FS, name string, data []by
 func (l *Log) unclean() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.w.changed && l.gone != ErrDeleted
+	return l.w.changed && l.gone != ErrDeleted && !l.outdated
 }
 
 // close brings everything into the files of a log that has changed since the

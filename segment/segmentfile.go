@@ -22,6 +22,7 @@ type segmentFile struct {
 	size    atomic.Int64            // bytes that readers may see
 	index   atomic.Pointer[indexes] // nil: sealed and not loaded since the directory was opened
 	rebuilt atomic.Bool             // a reader writes the index files, or has written them
+	cut     atomic.Bool             // it is out of the log, or its end is; what is read of it now may be anything
 	ahead   atomic.Pointer[ahead]   // see readahead.go
 	seen    atomic.Pointer[seen]    // see readbuffer.go
 	marks   [4]atomic.Pointer[bookmark]

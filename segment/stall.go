@@ -59,7 +59,7 @@ func (d *Dir) refuseQueued() {
 		err := d.stalled()
 		var waiting []*Append
 		if err != nil { // otherwise it is over already
-			waiting, l.pending = l.pending, nil
+			waiting = l.queued()
 		}
 		l.mu.Unlock()
 		d.committer.refuse(l, waiting, err)

@@ -102,7 +102,7 @@ func (r *row) take(want *appetite, h *batch.Header) bool {
 // of the log nothing is added. Blocks on the disk.
 func (l *Log) View(v *View, from, limit int64, maxBytes int, oneAtLeast bool) (int, error) {
 	for {
-		end := l.LogEndOffset()
+		cuts, end := l.cuts.Load(), l.LogEndOffset()
 		if from < l.LogStartOffset() || from > end {
 			return 0, fmt.Errorf("%w: %d, log holds %d to %d", ErrOffsetOutOfRange, from, l.LogStartOffset(), end)
 		}
@@ -112,10 +112,10 @@ func (l *Log) View(v *View, from, limit int64, maxBytes int, oneAtLeast bool) (i
 		}
 		before := *v
 		n, err := l.viewSegments(v, want)
-		if from >= l.LogStartOffset() {
+		if from >= l.LogStartOffset() && cuts == l.cuts.Load() {
 			return n, err
 		}
-		// What was asked for was deleted meanwhile: what was found may lie behind it.
+		// What was asked for was deleted meanwhile: what was found may lie behind it. Or it was cut.
 		v.backTo(before)
 	}
 }
@@ -492,6 +492,8 @@ func (l *Log) viewAcross(s *segmentFile, v *View, position, size int64, want *ap
 // corrupt says that the bytes at a position are not the batch that belongs there.
 func (l *Log) corrupt(s *segmentFile, position, offset int64, cause error) error {
 	damage := &CorruptError{File: s.name(".log"), Position: position, Offset: offset, Cause: cause}
-	l.dir.sayCorrupt(l, damage)
+	if !s.cut.Load() {
+		l.dir.sayCorrupt(l, damage)
+	}
 	return damage
 }

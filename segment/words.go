@@ -19,6 +19,8 @@ const (
 	SaidEpochs         = "leader epochs are read from the records, since their checkpoint is damaged"
 	SaidSnapshot       = "producer snapshot is not used: what it held is read from the records"
 	SaidLogStart       = "the log start offset is damaged: deleted records of the first segment may be served again, until records are deleted anew"
+	SaidCutDamaged     = "the note of a truncation that a crash has cut short is damaged: the truncation is not done"
+	SaidVoidDamaged    = "the note of what the journal held of a log that was truncated is damaged: records that were cut may show again"
 	SaidForeign        = "what is this? it is none of millrace's files, and stays as it is"
 	SaidJournalTorn    = "the last round of the journal is incomplete, as a crash leaves it: it was not acknowledged"
 	SaidJournalDamaged = "a round of the journal is damaged: what it holds may have been acknowledged, and be missing in the segments"

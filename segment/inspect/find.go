@@ -311,6 +311,7 @@ func (p *Partition) add(f File) {
 		p.Epochs = f
 	case name == segment.LogStartFile:
 		p.LogStart = f
+	case name == segment.TruncationFile, name == segment.JournalVoidFile: // what they say is for an open
 	case name == kafkaPartitionMeta:
 		p.Metadata = f
 	case name == kafkaQuorum:
