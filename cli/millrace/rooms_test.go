@@ -25,12 +25,15 @@ var rooms = map[string][]string{
 	"cli/serve":    {"server", "engine", "engine/config", "segment/vfs"},
 	"server":       {"engine", "engine/coordinator", "engine/group", "engine/catalog", "engine/config", "segment", "segment/batch", "segment/producer", "segment/bounded"},
 	"engine":       {"engine/coordinator", "engine/group", "engine/catalog", "engine/config", "segment", "segment/batch", "segment/producer", "segment/vfs"},
-	"replication":  {"engine", "engine/catalog", "engine/config"},
+	"replication":  {"engine", "engine/catalog", "engine/config", "replication/controller", "replication/gossip", "replication/peer"},
 
 	"replication/controller": {"engine/catalog", "replication/raftlog"},
 	"replication/raftlog":    {"segment/vfs"},
 	"replication/isr":        {},
 	"replication/stream":     {"segment", "segment/batch"},
+	"replication/gossip":     {"replication/peer"},
+	"replication/peer":       {},
+	"replication/liveness":   {"engine/catalog"},
 
 	"engine/coordinator": {"engine/group", "engine/catalog", "engine/config", "segment/batch"},
 	"engine/group":       {"segment/batch"},
@@ -54,13 +57,14 @@ var homes = map[string][]string{
 	"github.com/twmb/franz-go/pkg/kadm":   {"cli/command", "cli/bench"},
 	"github.com/twmb/franz-go/pkg/kerr":   {"server", "cli/command", "cli/bench"},
 	"github.com/dgraph-io/badger/v4":      {"engine/catalog", "replication/raftlog"},
-	"github.com/hashicorp/raft":           {"replication/controller", "replication/raftlog"},
-	"github.com/hashicorp/go-hclog":       {"replication/controller"}, // raft's logger is one
+	"github.com/hashicorp/raft":           {"replication/controller", "replication/raftlog", "replication/peer"},
+	"github.com/hashicorp/go-hclog":       {"replication/controller", "replication/peer"}, // raft's logger is one
+	"github.com/hashicorp/memberlist":     {"replication/gossip"},
 	"github.com/klauspost/compress":       {"segment/batch"},
 	"github.com/pierrec/lz4/v4":           {"segment/batch"},
 	"github.com/urfave/cli/v2":            {"cli/command"},
 	"golang.org/x/sys":                    {"segment", "segment/vfs"},
-	"golang.org/x/sync":                   {"cli/command", "segment", "segment/inspect", "segment/bounded", "engine", "engine/coordinator", "engine/catalog", "server", "replication/controller"},
+	"golang.org/x/sync":                   {"cli/command", "segment", "segment/inspect", "segment/bounded", "engine", "engine/coordinator", "engine/catalog", "server", "replication/controller", "replication/peer"},
 	"github.com/google/uuid":              {"engine", "engine/catalog", "server"},
 	"github.com/prometheus/client_golang": {"cli/serve"},
 	"github.com/rogpeppe/go-internal":     {}, // tests only
@@ -68,7 +72,7 @@ var homes = map[string][]string{
 
 // std says in which rooms parts of the standard library may be imported; "cli" means every room below it.
 var std = map[string][]string{
-	"net":      {"server", "replication", "cli"},
+	"net":      {"server", "replication/peer", "replication/gossip", "cli"}, // gossip opens no socket, memberlist's interface has net's types
 	"net/http": {"cli"},
 	"os/exec":  {},
 	"unsafe":   {"segment/vfs"},
