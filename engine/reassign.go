@@ -11,7 +11,7 @@ import (
 // long as nodes do not replicate, any other assignment is refused. It does not
 // block.
 func (t Topics) CheckReassignment(image *catalog.Image, replicas, wanted []int32) error {
-	if err := checkReplicas(t.brokers(image), wanted, 0); err != nil {
+	if err := checkReplicas(t.registered(image), wanted, 0); err != nil {
 		return err
 	}
 	if !slices.Equal(replicas, wanted) {

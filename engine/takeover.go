@@ -106,7 +106,7 @@ func (e *Engine) planTaken(topic TakenTopic) (catalog.NewTopic, error) {
 		if p.Start < 0 || p.Start > p.End || p.First > p.End {
 			return plan, fmt.Errorf("%w: log start offset %d, first batch at %d, log end offset %d", ErrInvalidRequest, p.Start, p.First, p.End)
 		}
-		placed := newPartitionOn([]int32{e.NodeID()})
+		placed := partitionOn(image, []int32{e.NodeID()})
 		placed.LeaderEpoch = p.Epoch + 1
 		plan.Partitions = append(plan.Partitions, placed)
 	}

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	mathrand "math/rand/v2"
 	"slices"
 	"strconv"
 
@@ -74,32 +75,40 @@ type CreatedTopic struct {
 // topics; those named more than once come last, once each.
 func (t Topics) Create(ctx context.Context, topics []NewTopic, validateOnly bool) []CreatedTopic {
 	topics, results := setRepeatedAside(topics)
-	image, broker := t.catalog.Image(), t.config()
 	created := make([]CreatedTopic, len(topics))
-	command, planned := catalog.CreateTopics{}, []int{}
-	tooMuch := exceeds(topics, broker)
-	for i, topic := range topics {
-		created[i].Name = topic.Name
-		if tooMuch != nil {
-			created[i].Err = tooMuch
-			continue
-		}
-		plan, err := t.planTopic(image, broker, topic)
-		if err != nil {
-			created[i].Err = err
-			continue
-		}
-		created[i] = CreatedTopic{
-			Name: plan.Name, ID: plan.ID, Partitions: int32(len(plan.Partitions)), ReplicationFactor: int16(len(plan.Partitions[0].Replicas)),
-			Configs: broker.DescribeNewTopic(plan.Configs),
-		}
-		command.Topics = append(command.Topics, plan)
-		planned = append(planned, i)
+	open := make([]int, len(topics))
+	for i := range open {
+		open[i] = i
 	}
-	errs := t.commitTopics(ctx, command, validateOnly)
-	for n, i := range planned {
-		if errs[n] != nil {
-			created[i] = CreatedTopic{Name: created[i].Name, Err: errs[n]}
+	tooMuch := exceeds(topics, t.config())
+	for len(open) > 0 {
+		image, broker := t.catalog.Image(), t.config()
+		command, planned := catalog.CreateTopics{}, []int{}
+		for _, i := range open {
+			plan, err := catalog.NewTopic{}, tooMuch
+			if err == nil {
+				plan, err = t.planTopic(image, broker, topics[i])
+			}
+			if err != nil {
+				created[i] = CreatedTopic{Name: topics[i].Name, Err: err}
+				continue
+			}
+			created[i] = CreatedTopic{
+				Name: plan.Name, ID: plan.ID, Partitions: int32(len(plan.Partitions)), ReplicationFactor: int16(len(plan.Partitions[0].Replicas)),
+				Configs: broker.DescribeNewTopic(plan.Configs),
+			}
+			command.Topics = append(command.Topics, plan)
+			planned = append(planned, i)
+		}
+		open = nil
+		for n, err := range t.commitTopics(ctx, command, validateOnly) {
+			i := planned[n]
+			switch {
+			case errors.Is(err, catalog.ErrConflict): // a broker was fenced meanwhile
+				open = append(open, i)
+			case err != nil:
+				created[i] = CreatedTopic{Name: created[i].Name, Err: err}
+			}
 		}
 	}
 	return append(created, results...)
@@ -267,33 +276,52 @@ func (t Topics) placeNew(image *catalog.Image, broker *config.Broker, topic NewT
 	if factor == -1 {
 		factor = broker.DefaultReplicationFactor
 	}
-	return t.place(image, 0, int(count), int(factor))
-}
-
-// place puts partitions on the brokers in turn, each with its followers on the next ones.
-func (t Topics) place(image *catalog.Image, first, count, factor int) ([]catalog.Partition, error) {
-	brokers := t.brokers(image)
-	if factor < 1 || factor > len(brokers) {
-		return nil, refuse(ErrInvalidReplicationFactor, fmt.Sprintf("Unable to replicate the partition %d time(s): "+
-			"The target replication factor of %d cannot be reached because only %d broker(s) are registered or some brokers have all their log directories cordoned.",
-			factor, factor, len(brokers)))
-	}
-	partitions := make([]catalog.Partition, count)
-	for i := range partitions {
-		replicas := make([]int32, factor)
-		for r := range replicas {
-			replicas[r] = brokers[(first+i+r)%len(brokers)]
-		}
-		partitions[i] = newPartitionOn(replicas)
+	partitions, why := t.place(image, int(count), int(factor))
+	if why != "" {
+		return nil, refuse(ErrInvalidReplicationFactor, fmt.Sprintf("Unable to replicate the partition %d time(s): %s", factor, why))
 	}
 	return partitions, nil
 }
 
-func newPartitionOn(replicas []int32) catalog.Partition {
-	return catalog.Partition{Leader: replicas[0], Replicas: replicas, ISR: replicas}
+// place chooses brokers for partitions, or says why it cannot.
+func (t Topics) place(image *catalog.Image, count, factor int) (partitions []catalog.Partition, why string) {
+	p := newPlacer(mathrand.New(mathrand.NewPCG(mathrand.Uint64(), mathrand.Uint64())), candidates(image, t.nodeID), factor)
+	if why := p.check(); why != "" {
+		return nil, why
+	}
+	partitions = make([]catalog.Partition, count)
+	for i := range partitions {
+		partitions[i] = partitionOn(image, p.next())
+	}
+	return partitions, ""
 }
 
-// brokers are the nodes that partitions may be put on: this one is always there.
+// assigned takes the replicas that a client wants for one partition; factor is how many the
+// partitions before it have, 0 when there is none.
+func (t Topics) assigned(image *catalog.Image, partition int32, replicas []int32, factor int) (catalog.Partition, error) {
+	if err := checkReplicas(t.registered(image), replicas, factor); err != nil {
+		return catalog.Partition{}, err
+	}
+	p := partitionOn(image, replicas)
+	if len(p.ISR) == 0 {
+		return p, refuse(ErrInvalidAssignment, fmt.Sprintf("All brokers specified in the manual partition assignment for partition %d are fenced or in controlled shutdown.", partition))
+	}
+	return p, nil
+}
+
+// registered are the brokers that may be named for partitions: this one where none has registered.
+func (t Topics) registered(image *catalog.Image) []int32 {
+	if len(image.Brokers()) == 0 {
+		return []int32{t.nodeID}
+	}
+	var ids []int32
+	for _, b := range image.Brokers() {
+		ids = append(ids, b.ID)
+	}
+	return ids
+}
+
+// brokers are the nodes that are known: this one is always there.
 func (t Topics) brokers(image *catalog.Image) []int32 {
 	ids := []int32{t.nodeID}
 	for _, b := range image.Brokers() {
@@ -313,17 +341,18 @@ func (t Topics) placeAsAssigned(image *catalog.Image, topic NewTopic) ([]catalog
 	case topic.Partitions != -1:
 		return nil, refuse(ErrInvalidRequest, "A manual partition assignment was specified, but numPartitions was not set to -1.")
 	}
-	brokers, factor := t.brokers(image), 0
+	factor := 0
 	byPartition := map[int32]catalog.Partition{}
 	for _, a := range topic.Assignments {
 		if _, found := byPartition[a.Partition]; found {
 			return nil, refuse(ErrInvalidAssignment, fmt.Sprintf("Found multiple manual partition assignments for partition %d", a.Partition))
 		}
-		if err := checkReplicas(brokers, a.Replicas, factor); err != nil {
+		p, err := t.assigned(image, a.Partition, a.Replicas, factor)
+		if err != nil {
 			return nil, err
 		}
 		factor = len(a.Replicas)
-		byPartition[a.Partition] = newPartitionOn(a.Replicas)
+		byPartition[a.Partition] = p
 	}
 	partitions := make([]catalog.Partition, len(byPartition))
 	for i := range partitions {

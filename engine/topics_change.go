@@ -245,17 +245,19 @@ func (t Topics) planGrowth(image *catalog.Image, more MorePartitions) (catalog.M
 	}
 	factor := len(topic.Partitions[0].Replicas)
 	if more.Assignments == nil {
-		var err error
-		plan.Partitions, err = t.place(image, have, added, factor)
+		var why string
+		if plan.Partitions, why = t.place(image, added, factor); why != "" {
+			return plan, refuse(ErrInvalidReplicationFactor, why)
+		}
 		t.chooseDirs(plan.Partitions)
-		return plan, err
+		return plan, nil
 	}
-	brokers := t.brokers(image)
-	for _, replicas := range more.Assignments {
-		if err := checkReplicas(brokers, replicas, factor); err != nil {
+	for i, replicas := range more.Assignments {
+		p, err := t.assigned(image, int32(have+i), replicas, factor)
+		if err != nil {
 			return plan, err
 		}
-		plan.Partitions = append(plan.Partitions, newPartitionOn(replicas))
+		plan.Partitions = append(plan.Partitions, p)
 	}
 	t.chooseDirs(plan.Partitions)
 	return plan, nil

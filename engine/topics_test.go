@@ -220,7 +220,7 @@ func TestAutoCreate(t *testing.T) {
 
 func TestPlaceOnSeveralBrokers(t *testing.T) {
 	topics := openTopics(t, nil)
-	for _, id := range []int32{3, 2} {
+	for _, id := range []int32{3, 2, 1} {
 		if _, err := topics.catalog.Propose(t.Context(), catalog.RegisterBroker{Broker: catalog.Broker{ID: id}}); err != nil {
 			t.Fatal(err)
 		}
