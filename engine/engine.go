@@ -374,6 +374,9 @@ func (e *Engine) ClusterID() string { return e.dirs[0].meta.ClusterID }
 // NodeID is the identity of this node.
 func (e *Engine) NodeID() int32 { return e.options.Config.NodeID }
 
+// Clustered tells whether this node is one of several.
+func (e *Engine) Clustered() bool { return e.options.Cluster != nil }
+
 // Close closes logs and catalogue; appends that are queued are committed first. When
 // ctx ends before that, the next Open recovers as after a crash. Closing again
 // does nothing.

@@ -47,7 +47,7 @@ func (s *Server) metadata(ctx context.Context, c *call, request kmsg.Request) (k
 	switch {
 	case req.Topics == nil || c.version == 0 && len(req.Topics) == 0:
 		for _, t := range img.Topics() {
-			resp.Topics = append(resp.Topics, s.describeTopic(t))
+			resp.Topics = append(resp.Topics, s.describeTopic(img, t))
 		}
 	default:
 		missing = s.namedTopics(img, req, resp)
@@ -126,7 +126,7 @@ func (s *Server) namedTopics(img *catalog.Image, req *kmsg.MetadataRequest, resp
 		case byID && t.TopicID != [16]byte{} && !seenID[t.TopicID]:
 			seenID[t.TopicID] = true
 			if topic := img.TopicByID(t.TopicID); topic != nil {
-				resp.Topics = append(resp.Topics, s.describeTopic(topic))
+				resp.Topics = append(resp.Topics, s.describeTopic(img, topic))
 			} else {
 				rt := kmsg.NewMetadataResponseTopic()
 				rt.ErrorCode, rt.TopicID, rt.AuthorizedOperations = codeUnknownTopicID, t.TopicID, noOperations
@@ -135,7 +135,7 @@ func (s *Server) namedTopics(img *catalog.Image, req *kmsg.MetadataRequest, resp
 		case !byID && t.Topic != nil && !seenName[*t.Topic]:
 			seenName[*t.Topic] = true
 			if topic := img.Topic(*t.Topic); topic != nil {
-				resp.Topics = append(resp.Topics, s.describeTopic(topic))
+				resp.Topics = append(resp.Topics, s.describeTopic(img, topic))
 			} else {
 				missing = append(missing, *t.Topic)
 			}
@@ -150,34 +150,21 @@ func missingTopic(code int16, name string) kmsg.MetadataResponseTopic {
 	return rt
 }
 
-func (s *Server) describeTopic(t *catalog.Topic) kmsg.MetadataResponseTopic {
+func (s *Server) describeTopic(img *catalog.Image, t *catalog.Topic) kmsg.MetadataResponseTopic {
 	rt := kmsg.NewMetadataResponseTopic()
 	rt.Topic, rt.TopicID, rt.IsInternal = &t.Name, t.ID, engine.IsInternal(t.Name)
 	rt.Partitions = make([]kmsg.MetadataResponseTopicPartition, len(t.Partitions))
 	for i := range t.Partitions {
 		p, rp := &t.Partitions[i], &rt.Partitions[i]
 		rp.Default()
-		rp.Partition, rp.Leader, rp.LeaderEpoch = int32(i), p.Leader, p.LeaderEpoch
+		rp.Partition, rp.LeaderEpoch = int32(i), p.LeaderEpoch
 		rp.Replicas, rp.ISR = p.Replicas, p.ISR
-		if s.engine.Offline(t.ID, int32(i)) {
-			rp.Leader, rp.OfflineReplicas = -1, []int32{s.opts.NodeID}
-		}
+		rp.Leader, rp.OfflineReplicas = s.available(img, t, i)
 		if rp.Leader < 0 {
 			rp.ErrorCode = codeLeaderNotAvailable
 		}
 	}
 	return rt
-}
-
-// brokerIDs lists this broker and all others that have registered.
-func (s *Server) brokerIDs(img *catalog.Image) []int32 {
-	ids := []int32{s.opts.NodeID}
-	for _, b := range img.Brokers() {
-		if b.ID != s.opts.NodeID {
-			ids = append(ids, b.ID)
-		}
-	}
-	return ids
 }
 
 func nullable(s string) *string {

@@ -4,6 +4,8 @@ import (
 	"context"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/millrace/millrace/engine"
 )
 
 // FindCoordinator (v0-6).
@@ -14,7 +16,7 @@ import (
 // v5: transactions that can be aborted: nothing to see here
 // v6: share groups
 //
-// The coordinator of every group is this node, once __consumer_offsets exists, which it does from here on.
+// The coordinator of a group is the leader of its partition of __consumer_offsets, which exists from here on.
 // There is no coordinator of transactions and of share groups. Kafka would say COORDINATOR_NOT_AVAILABLE while it
 // makes theirs, and clients would ask again until they give up after a minute; INVALID_REQUEST tells them at once.
 var findCoordinator = api{key: 10, min: 0, max: 6, serve: (*Server).findCoordinator}
@@ -60,7 +62,30 @@ func (s *Server) coordinatorOf(ctx context.Context, c *call, kind int8, key stri
 		found.ErrorCode, message = errorCode(err), "The coordinator is not available."
 		return found
 	}
-	found.NodeID = s.opts.NodeID
-	found.Host, found.Port = c.endpoint()
+	leader, host, port := s.leaderOfGroup(c, key)
+	if leader < 0 {
+		found.ErrorCode, message = codeCoordinatorNotAvailable, "The coordinator is not available."
+		return found
+	}
+	found.NodeID, found.Host, found.Port = leader, host, port
 	return found
+}
+
+// leaderOfGroup is the broker that leads the group's partition of __consumer_offsets, -1 when none does.
+func (s *Server) leaderOfGroup(c *call, group string) (id int32, host string, port int32) {
+	img := s.engine.Image()
+	topic := img.Topic(engine.OffsetsTopic)
+	partition, exists := s.engine.Groups().PartitionFor(group)
+	if topic == nil || !exists || int(partition) >= len(topic.Partitions) {
+		return -1, "", -1
+	}
+	leader, _ := s.available(img, topic, int(partition))
+	if leader < 0 {
+		return -1, "", -1
+	}
+	host, port, _, found := s.brokerEndpoint(c, leader)
+	if !found {
+		return -1, "", -1
+	}
+	return leader, host, port
 }

@@ -54,7 +54,7 @@ func (s *Server) describeTopicPartitions(_ context.Context, _ *call, request kms
 		}
 		to := min(len(t.Partitions), from+left)
 		for i := from; i < to; i++ {
-			rt.Partitions = append(rt.Partitions, s.describePartition(t, i))
+			rt.Partitions = append(rt.Partitions, s.describePartition(img, t, i))
 		}
 		resp.Topics = append(resp.Topics, rt)
 		if to < len(t.Partitions) {
@@ -106,15 +106,13 @@ func refusedTopicPage(req *kmsg.DescribeTopicPartitionsRequest) kmsg.Response {
 	return resp
 }
 
-func (s *Server) describePartition(t *catalog.Topic, i int) kmsg.DescribeTopicPartitionsResponseTopicPartition {
+func (s *Server) describePartition(img *catalog.Image, t *catalog.Topic, i int) kmsg.DescribeTopicPartitionsResponseTopicPartition {
 	p := &t.Partitions[i]
 	rp := kmsg.NewDescribeTopicPartitionsResponseTopicPartition()
-	rp.Partition, rp.LeaderID, rp.LeaderEpoch = int32(i), p.Leader, p.LeaderEpoch
+	rp.Partition, rp.LeaderEpoch = int32(i), p.LeaderEpoch
 	rp.Replicas, rp.ISR = p.Replicas, p.ISR
 	rp.EligibleLeaderReplicas, rp.LastKnownELR = []int32{}, []int32{}
-	if s.engine.Offline(t.ID, int32(i)) {
-		rp.LeaderID, rp.OfflineReplicas = -1, []int32{s.opts.NodeID}
-	}
+	rp.LeaderID, rp.OfflineReplicas = s.available(img, t, i)
 	if rp.LeaderID < 0 {
 		rp.ErrorCode = codeLeaderNotAvailable
 	}

@@ -25,7 +25,7 @@ func (s *Server) autoCreate(ctx context.Context, names []string, resp *kmsg.Meta
 		case code == codeNone && s.deletions.recent(c.Name):
 			code = codeUnknownTopicOrPartition
 		case t != nil: // created, now or by somebody else meanwhile
-			resp.Topics = append(resp.Topics, s.describeTopic(t))
+			resp.Topics = append(resp.Topics, s.describeTopic(s.engine.Image(), t))
 			continue
 		case code == codeNone || code == codeRequestTimedOut || code == codeTopicAlreadyExists:
 			code = codeLeaderNotAvailable // the client asks again

@@ -19,6 +19,7 @@ import (
 
 	"github.com/millrace/millrace/engine"
 	"github.com/millrace/millrace/engine/config"
+	"github.com/millrace/millrace/replication"
 	"github.com/millrace/millrace/segment/vfs"
 	"github.com/millrace/millrace/server"
 )
@@ -51,9 +52,15 @@ func Run(s Settings, stdout, stderr io.Writer, version string) error {
 	}
 	defer closeAll(listeners)
 	seen := newMetrics(version)
-	eng, err := engine.Open(ctx, engine.Options{FS: seen.disk(vfs.OS()), Config: broker, Now: time.Now, Logger: logger, OpenFiles: logFiles, Metrics: seen.engine()})
+	node, err := openNode(broker, listeners, logger)
 	if err != nil {
-		return openError(dataDir, err)
+		return err
+	}
+	eng, err := engine.Open(ctx, engine.Options{
+		FS: seen.disk(vfs.OS()), Config: broker, Now: time.Now, Logger: logger, OpenFiles: logFiles, Metrics: seen.engine(), Cluster: cluster(node),
+	})
+	if err != nil {
+		return errors.Join(openError(dataDir, err), closeNode(node, s.ShutdownTimeout))
 	}
 	options := serverOptions(broker, connections, logger)
 	options.Metrics = seen.server()
@@ -74,6 +81,11 @@ func Run(s Settings, stdout, stderr io.Writer, version string) error {
 		return errors.Join(err, closeEngine(eng, s.ShutdownTimeout))
 	}
 	doors := open(srv, listeners)
+	if node != nil {
+		if err := node.Serve(ctx); err != nil && ctx.Err() == nil {
+			return errors.Join(err, shut(srv, doors, web, eng, node, s.ShutdownTimeout, logger))
+		}
+	}
 	serving.Store(true)
 	for _, l := range listeners {
 		logger.Info("listening", "address", l.Addr().String(), "data", dataDir, "version", version, "ready_ms", time.Since(begun).Milliseconds())
@@ -84,7 +96,7 @@ func Run(s Settings, stdout, stderr io.Writer, version string) error {
 
 	serving.Store(false)
 	logger.Info("stopping", "timeout", s.ShutdownTimeout.String())
-	return errors.Join(failed, shut(srv, doors, web, eng, s.ShutdownTimeout, logger))
+	return errors.Join(failed, shut(srv, doors, web, eng, node, s.ShutdownTimeout, logger))
 }
 
 // configure turns the settings into the broker's configuration and says what of it has no effect.
@@ -213,9 +225,10 @@ func (d *doors) wait(ctx context.Context) error {
 
 // shut closes from the top down: no new clients, requests in flight finish, health last, then the log. The timeout bounds the
 // requests; the log gets as much again to write down what makes the next start quick.
-func shut(srv *server.Server, d *doors, web *httpServer, eng *engine.Engine, timeout time.Duration, logger *slog.Logger) error {
+func shut(srv *server.Server, d *doors, web *httpServer, eng *engine.Engine, node *replication.Node, timeout time.Duration, logger *slog.Logger) error {
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
+	leave(node, timeout, logger)
 	var failed error
 	if err := srv.Shutdown(ctx); err != nil {
 		logger.Warn("clients were cut off", "error", err)
@@ -225,7 +238,7 @@ func shut(srv *server.Server, d *doors, web *httpServer, eng *engine.Engine, tim
 	if web != nil {
 		web.Close(ctx)
 	}
-	failed = errors.Join(failed, closeEngine(eng, timeout))
+	failed = errors.Join(failed, closeEngine(eng, timeout), closeNode(node, timeout))
 	if failed == nil {
 		logger.Info("stopped")
 	}
