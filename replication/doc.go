@@ -5,5 +5,6 @@
 // that is alone uses engine.Solo and needs nothing from here.
 //
 // A millrace of this version is one node. Built so far, and used by nothing yet: the metadata
-// of several nodes (replication/controller, on replication/raftlog).
+// of several nodes (replication/controller, on replication/raftlog), and how nodes reach and find one another (replication/peer,
+// replication/gossip).
 package replication
