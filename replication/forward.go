@@ -18,16 +18,16 @@ const (
 	codeNotLeader
 )
 
-// Forward is a controller.Forward over the connections of a hub: a proposal becomes a request to the leader, which must have
-// called [AcceptProposals]. May be used concurrently.
-type Forward struct{ Hub *peer.Hub }
+// forward is a controller.Forward over the connections of a hub: a proposal becomes a request to the leader, which must have
+// called [acceptProposals]. May be used concurrently.
+type forward struct{ hub *peer.Hub }
 
-var _ controller.Forward = Forward{}
+var _ controller.Forward = forward{}
 
 // Forward sends the proposal and waits for what became of it, as long as the context says. Of the controller's errors, ErrRefused and
 // ErrNotLeader survive the way.
-func (f Forward) Forward(ctx context.Context, leader int32, proposal []byte) error {
-	_, err := f.Hub.Call(ctx, leader, methodPropose, proposal)
+func (f forward) Forward(ctx context.Context, leader int32, proposal []byte) error {
+	_, err := f.hub.Call(ctx, leader, methodPropose, proposal)
 	var e *peer.Error
 	if errors.As(err, &e) {
 		switch e.Code {
@@ -40,8 +40,8 @@ func (f Forward) Forward(ctx context.Context, leader int32, proposal []byte) err
 	return err
 }
 
-// AcceptProposals has proposals that other nodes send here taken up; accept is [controller.Controller.Accept].
-func AcceptProposals(hub *peer.Hub, accept func(ctx context.Context, proposal []byte) error) {
+// acceptProposals has proposals that other nodes send here taken up; accept is [controller.Controller.Accept].
+func acceptProposals(hub *peer.Hub, accept func(ctx context.Context, proposal []byte) error) {
 	hub.Register(methodPropose, func(ctx context.Context, _ peer.Identity, body []byte) ([]byte, error) {
 		err := accept(ctx, body)
 		switch {

@@ -69,7 +69,7 @@ func begin(t *testing.T, id int32, where *members) *node {
 		t.Fatal(err)
 	}
 	n := &node{id: id, hub: hub, transport: hub.RaftTransport(peer.RaftTimeouts{})}
-	n.opts = controller.Options{NodeID: id, Log: memoryLog{raft.NewInmemStore()}, Snapshots: snapshots, Transport: n.transport, Forward: Forward{hub}, Now: time.Now}
+	n.opts = controller.Options{NodeID: id, Log: memoryLog{raft.NewInmemStore()}, Snapshots: snapshots, Transport: n.transport, Forward: forward{hub}, Now: time.Now}
 	t.Cleanup(func() { n.end(t) })
 	return n
 }
@@ -81,7 +81,7 @@ func (n *node) open(t *testing.T) {
 		t.Fatal(err)
 	}
 	n.Controller = c
-	AcceptProposals(n.hub, c.Accept)
+	acceptProposals(n.hub, c.Accept)
 }
 
 // end closes a node's parts from the top.
@@ -211,7 +211,7 @@ func TestForwardErrors(t *testing.T) {
 	where := &members{where: map[int32]string{}}
 	one, two := begin(t, 1, where), begin(t, 2, where)
 	var answer error
-	AcceptProposals(two.hub, func(_ context.Context, b []byte) error {
+	acceptProposals(two.hub, func(_ context.Context, b []byte) error {
 		if string(b) != "proposal" {
 			return errors.New("not what was sent")
 		}
@@ -219,22 +219,22 @@ func TestForwardErrors(t *testing.T) {
 	})
 	for _, want := range []error{controller.ErrRefused, controller.ErrNotLeader} {
 		answer = fmt.Errorf("%w: because", want)
-		if err := (Forward{one.hub}).Forward(t.Context(), 2, []byte("proposal")); !errors.Is(err, want) {
+		if err := (forward{one.hub}).Forward(t.Context(), 2, []byte("proposal")); !errors.Is(err, want) {
 			t.Error(err)
 		}
 	}
 	answer = nil
-	if err := (Forward{one.hub}).Forward(t.Context(), 2, []byte("proposal")); err != nil {
+	if err := (forward{one.hub}).Forward(t.Context(), 2, []byte("proposal")); err != nil {
 		t.Error(err)
 	}
 	answer = errors.New("something else")
-	err := Forward{one.hub}.Forward(t.Context(), 2, []byte("proposal"))
+	err := forward{one.hub}.Forward(t.Context(), 2, []byte("proposal"))
 	if err == nil || errors.Is(err, controller.ErrRefused) || errors.Is(err, controller.ErrNotLeader) || err.Error() != answer.Error() {
 		t.Error(err)
 	}
 	two.disconnect(t)
 	two.closed = true
-	if err := (Forward{one.hub}).Forward(t.Context(), 2, []byte("proposal")); err == nil || errors.Is(err, controller.ErrRefused) {
+	if err := (forward{one.hub}).Forward(t.Context(), 2, []byte("proposal")); err == nil || errors.Is(err, controller.ErrRefused) {
 		t.Error(err)
 	}
 }

@@ -86,7 +86,7 @@ func (n *Node) registerJoining() {
 		if c == nil {
 			return nil, errors.New("this node has no metadata yet")
 		}
-		return nil, wireError(c.Join(ctx, j.Node, raft.ServerAddress(j.Address)))
+		return nil, c.Join(ctx, j.Node, raft.ServerAddress(j.Address))
 	})
 }
 

@@ -42,13 +42,14 @@ type Node struct {
 	promise     promise
 	founds      bool // this node begins the cluster
 
-	raft    *raftlog.Log
-	control atomic.Pointer[controller.Controller] // nil until it is open
-	broker  *liveness.Broker
-	warden  *liveness.Warden
-	copies  *replicator
-	ctx     context.Context // ends with Close
-	cancel  context.CancelFunc
+	transport *peer.RaftTransport
+	raft      *raftlog.Log
+	control   atomic.Pointer[controller.Controller] // nil until it is open
+	broker    *liveness.Broker
+	warden    *liveness.Warden
+	copies    *replicator
+	ctx       context.Context // ends with Close
+	cancel    context.CancelFunc
 }
 
 // New listens to other nodes, and looks for them.
@@ -137,12 +138,12 @@ func (n *Node) open(ctx context.Context, home engine.Home, opts controller.Optio
 	if !member && home.Single != nil {
 		n.founds = true
 	}
-	n.hub.Register(proposeMethod, func(ctx context.Context, _ peer.Identity, body []byte) ([]byte, error) {
+	acceptProposals(n.hub, func(ctx context.Context, proposal []byte) error {
 		c := n.control.Load()
 		if c == nil {
-			return nil, wireError(controller.ErrNotLeader)
+			return controller.ErrNotLeader
 		}
-		return nil, wireError(c.Accept(ctx, body))
+		return c.Accept(ctx, proposal)
 	})
 	if !member && !n.founds {
 		if n.founds, err = n.foundOrJoin(ctx); err != nil {
@@ -168,6 +169,7 @@ func (n *Node) open(ctx context.Context, home engine.Home, opts controller.Optio
 // openLog opens what is kept of the metadata.
 func (n *Node) openLog(home engine.Home) (controller.Options, error) {
 	dir := filepath.Join(home.Dir, engine.ClusterFolder)
+	n.transport = n.hub.RaftTransport(peer.RaftTimeouts{})
 	snapshots, err := raftlog.OpenSnapshots(home.FS, filepath.Join(dir, "snapshots"), n.log)
 	if err != nil {
 		return controller.Options{}, err
@@ -176,8 +178,8 @@ func (n *Node) openLog(home engine.Home) (controller.Options, error) {
 		return controller.Options{}, err
 	}
 	return controller.Options{
-		NodeID: home.NodeID, Log: n.raft, Snapshots: snapshots, Transport: n.hub.RaftTransport(),
-		Forward: forwarder{n.hub}, Now: n.opts.Now, Logger: n.log,
+		NodeID: home.NodeID, Log: n.raft, Snapshots: snapshots, Transport: n.transport,
+		Forward: forward{n.hub}, Now: n.opts.Now, Logger: n.log,
 	}, nil
 }
 
@@ -251,5 +253,9 @@ func (n *Node) Close(ctx context.Context) error {
 	if n.warden != nil {
 		n.warden.Close()
 	}
-	return errors.Join(n.gossip.Leave(ctx), n.gossip.Close(), n.hub.Shutdown(ctx))
+	var err error
+	if n.transport != nil {
+		err = n.transport.Close()
+	}
+	return errors.Join(err, n.gossip.Leave(ctx), n.gossip.Close(), n.hub.Shutdown(ctx))
 }
