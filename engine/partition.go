@@ -241,10 +241,16 @@ func (p *Partition) EndOffsetForEpoch(epoch int32) (foundEpoch int32, endOffset 
 // CheckLatest is ErrOffsetNotAvailable while the high watermark of a partition that this node has come to lead lags behind what the leader before may have
 // told consumers: an offset from the end would go back.
 func (p *Partition) CheckLatest() error {
-	if watermark := p.HighWatermark(); watermark < p.LogEndOffset() {
-		if _, start := p.at.Load().log.EndOffsetForEpoch(p.LeaderEpoch() - 1); watermark < start {
-			return fmt.Errorf("%w: the high watermark is %d, and the leader epoch began at %d", ErrOffsetNotAvailable, watermark, start)
-		}
+	watermark, end, epoch := p.HighWatermark(), p.LogEndOffset(), p.LeaderEpoch()
+	if watermark >= end || epoch == 0 {
+		return nil
+	}
+	_, start := p.at.Load().log.EndOffsetForEpoch(epoch - 1)
+	if start < 0 {
+		start = end // nothing has been appended under this epoch
+	}
+	if watermark < start {
+		return fmt.Errorf("%w: the high watermark is %d, and the leader epoch began at %d", ErrOffsetNotAvailable, watermark, start)
 	}
 	return nil
 }

@@ -60,9 +60,6 @@ func (s *Server) coordinatorOf(ctx context.Context, c *call, kind int8, key stri
 	}
 	if err := s.engine.Groups().EnsureTopic(ctx); err != nil {
 		found.ErrorCode, message = errorCode(err), "The coordinator is not available."
-		if found.ErrorCode == codeNotController {
-			found.ErrorCode = codeCoordinatorNotAvailable
-		}
 		return found
 	}
 	leader, host, port := s.leaderOfGroup(c, key)
