@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"math"
 	"slices"
 	"sync"
 	"time"
@@ -61,7 +62,7 @@ func newReplicator(n *Node, e *engine.Engine) *replicator {
 	r.busy.Go(r.proposer.run)
 	r.busy.Go(r.keepTime)
 	accept := func(ctx context.Context, c *peer.Conn) {
-		if err := r.receiver.Run(ctx, c); err != nil && ctx.Err() == nil {
+		if err := r.receiver.Serve(ctx, c); err != nil && ctx.Err() == nil {
 			r.log.Debug("a stream from a leader has ended", "leader", c.Peer().NodeID, "error", err)
 		}
 	}
@@ -110,9 +111,14 @@ func (r *replicator) Changed(p *engine.Partition, role engine.Role) {
 	case leads:
 		r.drop(p, have.(*leading))
 	}
-	if !role.Leads {
-		r.receiver.Fence(key, role.Placed.LeaderEpoch)
-	}
+	r.fence(key, role.Placed.LeaderEpoch)
+}
+
+// fence refuses what leaders of earlier epochs send. It does not wait for what is under way: the log refuses that, too.
+func (r *replicator) fence(key stream.Key, epoch int32) {
+	ended, cancel := context.WithCancel(r.ctx)
+	cancel()
+	_ = r.receiver.Fence(ended, key, epoch)
 }
 
 // Removed forgets a partition.
@@ -120,7 +126,7 @@ func (r *replicator) Removed(p *engine.Partition) {
 	if have, leads := r.led.Load(p); leads {
 		r.drop(p, have.(*leading))
 	}
-	r.receiver.Forget(stream.Key{TopicID: p.TopicID(), Partition: p.Index()})
+	r.fence(stream.Key{TopicID: p.TopicID(), Partition: p.Index()}, math.MaxInt32)
 }
 
 func (r *replicator) drop(p *engine.Partition, l *leading) {
@@ -139,8 +145,8 @@ func (r *replicator) brokers(image *catalog.Image) {
 	if same {
 		return
 	}
-	r.led.Range(func(_, l any) bool {
-		l := l.(*leading)
+	r.led.Range(func(_, v any) bool {
+		l := v.(*leading)
 		l.assume(l.p.Role().Placed, barred)
 		return true
 	})
@@ -234,7 +240,7 @@ func (r *replicator) Follow(_ context.Context, key stream.Key, leader, epoch int
 	case placed.LeaderEpoch < epoch || placed.Leader != leader:
 		return nil, stream.ErrNotFollower
 	}
-	return follower{p}, nil
+	return follower{p, epoch}, nil
 }
 
 // keepTime lets time pass for those partitions that it changes, while there are any. It ends with close.
