@@ -130,6 +130,16 @@ func TestLostDirectory(t *testing.T) {
 			t.Errorf("partition %d:\nhave %s\nwant %s", i, have, want)
 		}
 	}
+	if res, _ := Apply(lost, ChangeISR{2, epochOf(lost, 2), []ISRChange{{Topic: id(1), LeaderEpoch: 1, PartitionEpoch: 2, ISR: []int32{1, 2}}}}); !errors.Is(res.Errors[0], ErrIneligibleReplica) {
+		t.Errorf("what is lost is in sync again: %v", res.Errors)
+	}
+	replaced := with(t, lost, AssignDirs{[]ReplicaDir{{Topic: id(1), Broker: 1, Dir: DirID{1}}, {Topic: id(1), Partition: 2, Broker: 1, Dir: DirID{1}}}},
+		ChangeISR{2, epochOf(lost, 2), []ISRChange{{Topic: id(1), LeaderEpoch: 1, PartitionEpoch: 3, ISR: []int32{1, 2}}}})
+	for i, want := range []string{"2 e1.4 of 1 2 in 1 2", "1 e0.0 of 1 2 in 1 2", "-1 e1.4 of 1 in  last 1"} {
+		if have := state(replaced.Topic("t").Partitions[i]); have != want {
+			t.Errorf("replaced, partition %d:\nhave %s\nwant %s", i, have, want)
+		}
+	}
 	b.Dirs = []DirID{{1}, {11}}
 	found := with(t, lost, RegisterBroker{Broker: b})
 	if have := state(found.Topic("t").Partitions[2]); have != "1 e2.3 of 1 in 1" {

@@ -218,6 +218,11 @@ func (r *rules) next(p *Partition, w wanted) (Partition, bool) {
 	if equalLeadership(&next, p) && equalDirs(&next, p) {
 		return *p, false
 	}
+	for _, ids := range []*[]int32{&next.ISR, &next.Adding, &next.Removing, &next.ELR} {
+		if len(*ids) == 0 {
+			*ids = nil // as it is when it is read again, so that equal images have equal bytes
+		}
+	}
 	next.PartitionEpoch++
 	return next, true
 }
