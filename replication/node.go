@@ -243,12 +243,17 @@ func (n *Node) Leave(ctx context.Context) error {
 	return n.broker.Leave(ctx)
 }
 
-// Close ends it, when the engine is closed. It waits until ctx ends.
-func (n *Node) Close(ctx context.Context) error {
-	n.cancel()
+// StopCopying ends the streams from and to this node, before the engine is closed.
+func (n *Node) StopCopying() {
 	if n.copies != nil {
 		n.copies.close()
 	}
+}
+
+// Close ends it, when the engine is closed. It waits until ctx ends.
+func (n *Node) Close(ctx context.Context) error {
+	n.cancel()
+	n.StopCopying()
 	if n.warden != nil {
 		n.warden.Close()
 	}

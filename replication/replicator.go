@@ -7,6 +7,7 @@ import (
 	"math"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/millrace/millrace/engine"
@@ -38,6 +39,8 @@ type replicator struct {
 	led   sync.Map      // *engine.Partition → *leading
 	byKey sync.Map      // stream.Key → *leading: whom a stream speaks of
 	timed chan *leading // those that time changes from now on
+
+	failureSaid atomic.Int64 // when it was last said that something cannot be copied
 
 	mu     sync.Mutex // guards the fields below; never held across a call
 	pushes map[int32]*push
@@ -71,7 +74,7 @@ func newReplicator(n *Node, e *engine.Engine) *replicator {
 	return r
 }
 
-// close ends all streams.
+// close ends all streams. It may be called again.
 func (r *replicator) close() {
 	r.hub.Handle(peer.Push, nil)
 	r.hub.Handle(peer.Bulk, nil)
@@ -194,7 +197,11 @@ func (o observer) Failed(p *stream.Partition, err error) {
 	if errors.Is(err, stream.ErrNotFollower) || errors.Is(err, stream.ErrUnknownPartition) {
 		return // it has not heard of it yet
 	}
-	o.r.log.Warn("a partition cannot be copied to a follower, which is tried again", "partition", o.name(p), "follower", o.follower, "error", err)
+	const rarely = 10 * time.Second
+	now, said := o.r.now().UnixNano(), o.r.failureSaid.Load()
+	if now-said >= int64(rarely) && o.r.failureSaid.CompareAndSwap(said, now) {
+		o.r.log.Warn("a partition cannot be copied to a follower, which is tried again; there may be more", "partition", o.name(p), "follower", o.follower, "error", err)
+	}
 }
 
 // observer hears of the streams to one follower.
