@@ -113,7 +113,7 @@ func (l offsetsLog) Append(ctx context.Context, b []byte, done func(base, last i
 	if err := l.leads(); err != nil {
 		return err
 	}
-	return appendError(l.appendCommitted(ctx, b, func(r segment.Result) { done(r.BaseOffset, r.LastOffset, appendError(r.Err)) }))
+	return appendError(l.appendCommitted(ctx, l.epoch, b, func(r segment.Result) { done(r.BaseOffset, r.LastOffset, appendError(r.Err)) }))
 }
 
 // leads is nil while the leadership lasts.

@@ -41,7 +41,8 @@ func (p *Partition) Produce(ctx context.Context, request Produce, done func(Prod
 		done(ProduceResult{BaseOffset: -1, LogAppendTime: -1, LogStartOffset: -1, Err: err})
 	}
 	cfg := p.config.Load()
-	if err := p.mayProduce(cfg, request.Acks); err != nil {
+	role := p.role.Load()
+	if err := p.mayProduce(role, cfg, request.Acks); err != nil {
 		fail(err)
 		return
 	}
@@ -61,7 +62,7 @@ func (p *Partition) Produce(ctx context.Context, request Produce, done func(Prod
 		appendTime = admitted.Header.MaxTimestamp
 	}
 	records, bytes := admitted.Header.RecordCount, len(admitted.Batch)
-	err = p.append(ctx, admitted.Batch, request.Timeout, func(r segment.Result) {
+	err = p.append(ctx, role.Placed.LeaderEpoch, admitted.Batch, request.Timeout, func(r segment.Result) {
 		if r.Err != nil {
 			fail(p.explain(r.Err))
 			return
@@ -89,11 +90,10 @@ func (p *Partition) Produce(ctx context.Context, request Produce, done func(Prod
 	}
 }
 
-func (p *Partition) mayProduce(cfg *config.Topic, acks int16) error {
+func (p *Partition) mayProduce(role *Role, cfg *config.Topic, acks int16) error {
 	if p.Gone() {
 		return ErrUnknownPartition
 	}
-	role := p.role.Load()
 	if !role.Leads {
 		return ErrNotHere
 	}
@@ -164,9 +164,9 @@ func compression(cfg *config.Topic) batch.Compression {
 	return c
 }
 
-// append queues a whole batch. When it returns nil, done is called exactly once.
-func (p *Partition) append(ctx context.Context, b []byte, patience time.Duration, done func(segment.Result)) error {
-	a := &segment.Append{Batches: b, LeaderEpoch: p.LeaderEpoch(), Patience: patience, Done: done}
+// append queues a whole batch under the epoch of a leadership; when that is over, it is refused. When it returns nil, done is called exactly once.
+func (p *Partition) append(ctx context.Context, epoch int32, b []byte, patience time.Duration, done func(segment.Result)) error {
+	a := &segment.Append{Batches: b, LeaderEpoch: epoch, Patience: patience, Done: done}
 	at := p.at.Load()
 	err := at.log.Append(ctx, a)
 	if err != nil && p.movedFrom(at, err) {
@@ -187,7 +187,7 @@ func (p *Partition) appendMoved(ctx context.Context, a *segment.Append) error {
 }
 
 // appendCommitted is append by the broker itself, with acks=all: done is told when the records are committed, or have failed.
-func (p *Partition) appendCommitted(ctx context.Context, b []byte, done func(segment.Result)) error {
+func (p *Partition) appendCommitted(ctx context.Context, epoch int32, b []byte, done func(segment.Result)) error {
 	role := p.role.Load()
 	switch {
 	case !role.Leads:
@@ -195,7 +195,7 @@ func (p *Partition) appendCommitted(ctx context.Context, b []byte, done func(seg
 	case role.tooFew(p.config.Load()):
 		return ErrNotEnoughReplicas
 	}
-	return p.append(ctx, b, 0, func(r segment.Result) {
+	return p.append(ctx, epoch, b, 0, func(r segment.Result) {
 		if r.Err != nil {
 			done(r)
 			return

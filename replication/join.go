@@ -107,7 +107,7 @@ func (n *Node) status() status {
 // others asks all nodes that are known, by gossip or by their address, what they are. Those that do not answer are left out.
 func (n *Node) others(ctx context.Context) []status {
 	addresses := slices.Clone(n.opts.Config.Join)
-	for _, m := range n.gossip.Members() {
+	for _, m := range n.gossip.Load().Members() {
 		if m.NodeID != n.opts.Config.NodeID {
 			addresses = append(addresses, m.Address)
 		}

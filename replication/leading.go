@@ -143,24 +143,34 @@ func (s source) EndOffsetForEpoch(epoch int32) (int32, int64) {
 	return s.Log().EndOffsetForEpoch(epoch)
 }
 
-// follower is the log of a partition that another node leads. A log that is about to lie in another
+// follower is the log of a partition that another node leads under an epoch. A log that is about to lie in another
 // directory refuses for a moment, and is asked again.
-type follower struct{ *engine.Partition }
+type follower struct {
+	*engine.Partition
+	epoch int32
+}
 
 func (f follower) Append(ctx context.Context, a *segment.Append) error { return f.Log().Append(ctx, a) }
 func (f follower) Epochs() []segment.EpochEntry                        { return f.Log().Epochs() }
 
 func (f follower) Truncate(ctx context.Context, offset int64) error {
+	if f.LeaderEpoch() != f.epoch {
+		return stream.ErrNotFollower
+	}
 	f.LowerHighWatermark(offset)
 	return f.Log().Truncate(ctx, offset)
 }
 
 func (f follower) Reset(ctx context.Context, offset int64) error {
+	if f.LeaderEpoch() != f.epoch {
+		return stream.ErrNotFollower
+	}
 	f.LowerHighWatermark(offset)
 	return f.Log().Reset(ctx, offset)
 }
 
 func (f follower) MoveStart(ctx context.Context, offset int64) error {
-	return f.Log().MoveStart(ctx, offset)
+	return f.Log().DeleteRecordsBefore(ctx, offset)
 }
+
 func (f follower) SetHighWatermark(offset int64) { f.AdvanceHighWatermark(offset) }

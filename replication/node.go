@@ -38,7 +38,7 @@ type Node struct {
 	log         *slog.Logger
 	incarnation [16]byte
 	hub         *peer.Hub
-	gossip      *gossip.Gossip
+	gossip      atomic.Pointer[gossip.Gossip] // nil until it is open
 	promise     promise
 	founds      bool // this node begins the cluster
 
@@ -71,14 +71,15 @@ func New(o Options) (*Node, error) {
 	}
 	n.hub.Register(liveness.PingMethod, n.ping)
 	n.registerJoining()
-	n.gossip, err = gossip.Open(gossip.Options{
-		Hub: n.hub, Secret: o.Secret, Rack: o.Config.Rack, Now: o.Now, Logger: o.Logger,
+	g, err := gossip.Open(gossip.Options{
+		Hub: n.hub, Secret: o.Secret, Rack: o.Config.Rack, Expect: o.Config.BootstrapExpect, Now: o.Now, Logger: o.Logger,
 	})
 	if err != nil {
 		return nil, errors.Join(err, n.hub.Shutdown(context.Background()))
 	}
+	n.gossip.Store(g)
 	if len(o.Config.Join) > 0 {
-		go n.gossip.Join(n.ctx, o.Config.Join) // ends with Close
+		go g.Join(n.ctx, o.Config.Join) // ends with Close; tries on by itself
 	}
 	return n, nil
 }
@@ -88,11 +89,9 @@ func (n *Node) Address() string { return n.hub.Advertise() }
 
 // AddressOf is where a node is reached, as gossip has it, else as it has registered.
 func (n *Node) AddressOf(node int32) (string, bool) {
-	if n.gossip != nil {
-		for _, m := range n.gossip.Members() {
-			if m.NodeID == node {
-				return m.Address, true
-			}
+	if g := n.gossip.Load(); g != nil {
+		if address, found := g.AddressOf(node); found {
+			return address, true
 		}
 	}
 	if c := n.control.Load(); c != nil {
@@ -244,12 +243,17 @@ func (n *Node) Leave(ctx context.Context) error {
 	return n.broker.Leave(ctx)
 }
 
-// Close ends it, when the engine is closed. It waits until ctx ends.
-func (n *Node) Close(ctx context.Context) error {
-	n.cancel()
+// StopCopying ends the streams from and to this node, before the engine is closed.
+func (n *Node) StopCopying() {
 	if n.copies != nil {
 		n.copies.close()
 	}
+}
+
+// Close ends it, when the engine is closed. It waits until ctx ends.
+func (n *Node) Close(ctx context.Context) error {
+	n.cancel()
+	n.StopCopying()
 	if n.warden != nil {
 		n.warden.Close()
 	}
@@ -257,5 +261,5 @@ func (n *Node) Close(ctx context.Context) error {
 	if n.transport != nil {
 		err = n.transport.Close()
 	}
-	return errors.Join(err, n.gossip.Leave(ctx), n.gossip.Close(), n.hub.Shutdown(ctx))
+	return errors.Join(err, n.gossip.Load().Leave(ctx), n.gossip.Load().Close(), n.hub.Shutdown(ctx))
 }

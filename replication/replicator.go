@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"math"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/millrace/millrace/engine"
@@ -38,6 +40,8 @@ type replicator struct {
 	byKey sync.Map      // stream.Key → *leading: whom a stream speaks of
 	timed chan *leading // those that time changes from now on
 
+	failureSaid atomic.Int64 // when it was last said that something cannot be copied
+
 	mu     sync.Mutex // guards the fields below; never held across a call
 	pushes map[int32]*push
 	barred []int32 // brokers that may not be in sync
@@ -61,7 +65,7 @@ func newReplicator(n *Node, e *engine.Engine) *replicator {
 	r.busy.Go(r.proposer.run)
 	r.busy.Go(r.keepTime)
 	accept := func(ctx context.Context, c *peer.Conn) {
-		if err := r.receiver.Run(ctx, c); err != nil && ctx.Err() == nil {
+		if err := r.receiver.Serve(ctx, c); err != nil && ctx.Err() == nil {
 			r.log.Debug("a stream from a leader has ended", "leader", c.Peer().NodeID, "error", err)
 		}
 	}
@@ -70,7 +74,7 @@ func newReplicator(n *Node, e *engine.Engine) *replicator {
 	return r
 }
 
-// close ends all streams.
+// close ends all streams. It may be called again.
 func (r *replicator) close() {
 	r.hub.Handle(peer.Push, nil)
 	r.hub.Handle(peer.Bulk, nil)
@@ -110,9 +114,14 @@ func (r *replicator) Changed(p *engine.Partition, role engine.Role) {
 	case leads:
 		r.drop(p, have.(*leading))
 	}
-	if !role.Leads {
-		r.receiver.Fence(key, role.Placed.LeaderEpoch)
-	}
+	r.fence(key, role.Placed.LeaderEpoch)
+}
+
+// fence refuses what leaders of earlier epochs send. It does not wait for what is under way: the log refuses that, too.
+func (r *replicator) fence(key stream.Key, epoch int32) {
+	ended, cancel := context.WithCancel(r.ctx)
+	cancel()
+	_ = r.receiver.Fence(ended, key, epoch)
 }
 
 // Removed forgets a partition.
@@ -120,7 +129,7 @@ func (r *replicator) Removed(p *engine.Partition) {
 	if have, leads := r.led.Load(p); leads {
 		r.drop(p, have.(*leading))
 	}
-	r.receiver.Forget(stream.Key{TopicID: p.TopicID(), Partition: p.Index()})
+	r.fence(stream.Key{TopicID: p.TopicID(), Partition: p.Index()}, math.MaxInt32)
 }
 
 func (r *replicator) drop(p *engine.Partition, l *leading) {
@@ -139,8 +148,8 @@ func (r *replicator) brokers(image *catalog.Image) {
 	if same {
 		return
 	}
-	r.led.Range(func(_, l any) bool {
-		l := l.(*leading)
+	r.led.Range(func(_, v any) bool {
+		l := v.(*leading)
 		l.assume(l.p.Role().Placed, barred)
 		return true
 	})
@@ -188,7 +197,11 @@ func (o observer) Failed(p *stream.Partition, err error) {
 	if errors.Is(err, stream.ErrNotFollower) || errors.Is(err, stream.ErrUnknownPartition) {
 		return // it has not heard of it yet
 	}
-	o.r.log.Warn("a partition cannot be copied to a follower, which is tried again", "partition", o.name(p), "follower", o.follower, "error", err)
+	const rarely = 10 * time.Second
+	now, said := o.r.now().UnixNano(), o.r.failureSaid.Load()
+	if now-said >= int64(rarely) && o.r.failureSaid.CompareAndSwap(said, now) {
+		o.r.log.Warn("a partition cannot be copied to a follower, which is tried again; there may be more", "partition", o.name(p), "follower", o.follower, "error", err)
+	}
 }
 
 // observer hears of the streams to one follower.
@@ -234,7 +247,7 @@ func (r *replicator) Follow(_ context.Context, key stream.Key, leader, epoch int
 	case placed.LeaderEpoch < epoch || placed.Leader != leader:
 		return nil, stream.ErrNotFollower
 	}
-	return follower{p}, nil
+	return follower{p, epoch}, nil
 }
 
 // keepTime lets time pass for those partitions that it changes, while there are any. It ends with close.

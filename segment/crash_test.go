@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -19,6 +20,7 @@ type history struct {
 	sent  map[int32]map[string]bool
 	acked []ackedRecord
 	start []ackedStart
+	cuts  []ackedCut
 }
 
 // variety opens a directory with settings that a seed picks, so that records take every
@@ -66,6 +68,45 @@ type ackedStart struct {
 	ops       int
 }
 
+// ackedCut is a truncation, or a reset: how many operations there were when it began and when it was done.
+type ackedCut struct {
+	partition             int32
+	before, start, end    int64 // log end offset before, and what came of it
+	whole                 bool
+	records, starts       int // of history.acked and history.start that came before it
+	begunAfter, doneAfter int
+}
+
+// cut truncates or resets a log.
+func (h *history) cut(t *testing.T, l *Log, to int64, reset bool) {
+	t.Helper()
+	c := ackedCut{
+		partition: l.id.Partition, before: l.LogEndOffset(), whole: reset, records: len(h.acked), starts: len(h.start), begunAfter: h.fs.Ops(),
+	}
+	err := error(nil)
+	if reset {
+		err = l.Reset(context.Background(), to)
+	} else {
+		err = l.Truncate(context.Background(), to)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.start, c.end, c.doneAfter = l.LogStartOffset(), l.LogEndOffset(), h.fs.Ops()
+	h.cuts = append(h.cuts, c)
+}
+
+// cutBy gives the cut that was begun within ops operations and took away what the history's record i was, nil when it stays.
+func (h *history) cutBy(i, ops int) *ackedCut {
+	for n := range h.cuts {
+		c := &h.cuts[n]
+		if r := h.acked[i]; c.partition == r.partition && c.records > i && c.begunAfter < ops && (c.whole || r.offset >= c.end) {
+			return c
+		}
+	}
+	return nil
+}
+
 // runWorkload appends, rolls, moves log start offsets and restarts, at random.
 func runWorkload(t *testing.T, seed uint64, steps int) *history {
 	t.Helper()
@@ -101,6 +142,14 @@ func runWorkloadOn(t *testing.T, seed uint64, steps int, wrap func(vfs.FS) vfs.F
 				t.Fatal(err)
 			}
 			h.start = append(h.start, ackedStart{p, to, h.fs.Ops()})
+		case n == 6 || n == 7: // mostly of what came last
+			end := l.LogEndOffset()
+			h.cut(t, l, max(l.LogStartOffset(), end-1-random.Int64N(1+int64(2*n)*(1+end/20))), false)
+		case n == 8 && random.IntN(3) == 0:
+			h.cut(t, l, random.Int64N(2*l.LogEndOffset()+10), true)
+		case n == 9:
+			late := d.open(t, "late", 7, lateLog(seed))
+			late.mustTruncate(t, late.LogEndOffset()-random.Int64N(1+late.LogEndOffset()/2))
 		case n == 5:
 			// What is acknowledged before it is synced may be lost, from some record on.
 			d.open(t, "late", 7, lateLog(seed)).mustAppend(t, makeBatch(t, 1+random.IntN(6), fmt.Sprint("late", step, strings.Repeat("x", random.IntN(int(segments(seed).SegmentBytes/30)))), int64(step)))
@@ -188,12 +237,31 @@ func (h *history) check(t testing.TB, fs *vfs.Mem, ops int) error {
 		}
 		logs[id.Partition], contents[id.Partition] = l, got
 	}
-	for _, s := range h.start {
+	for i, s := range h.start {
+		if slices.ContainsFunc(h.cuts, func(c ackedCut) bool {
+			return c.partition == s.partition && c.starts > i && c.start < s.offset && c.begunAfter < ops
+		}) {
+			continue
+		}
 		if s.ops <= ops && (logs[s.partition] == nil && s.offset > 0 || logs[s.partition] != nil && logs[s.partition].LogStartOffset() < s.offset) {
 			return fmt.Errorf("the log start offset %d of partition %d was lost", s.offset, s.partition)
 		}
 	}
-	for _, r := range h.acked {
+	for _, c := range h.cuts {
+		if l := logs[c.partition]; l != nil && c.begunAfter < ops && ops < c.doneAfter && l.LogEndOffset() != c.before && l.LogEndOffset() != c.end {
+			return fmt.Errorf("partition %d ends at %d, in the midst of being cut from %d to %d", c.partition, l.LogEndOffset(), c.before, c.end)
+		}
+	}
+	for i, r := range h.acked {
+		if c := h.cutBy(i, ops); c != nil {
+			done := c.doneAfter <= ops || logs[r.partition] != nil && logs[r.partition].LogEndOffset() == c.end && c.end != c.before
+			if got := contents[r.partition][r.offset]; done && got == r.value {
+				return fmt.Errorf("partition %d offset %d: %.20q was cut, and is back", r.partition, r.offset, r.value)
+			}
+			if done || c.before == c.end {
+				continue
+			}
+		}
 		if r.ops > ops || logs[r.partition] != nil && r.offset < logs[r.partition].LogStartOffset() {
 			continue
 		}

@@ -139,6 +139,15 @@ func (f *flush) run(d *Dir) {
 	}
 }
 
+// flushEnded takes over what a flush has done, if one has ended. Committer only.
+func (c *committer) flushEnded() {
+	select {
+	case <-c.flushed():
+		c.endFlush()
+	default:
+	}
+}
+
 // awaitFlush waits for the flush that is under way. Committer only.
 func (c *committer) awaitFlush() {
 	if c.flushing != nil {

@@ -76,6 +76,20 @@ func TestPowerCutsWithoutASync(t *testing.T) {
 	}
 }
 
+// What a truncation writes down is needed, too.
+func TestPowerCutsWithoutANote(t *testing.T) {
+	for _, missing := range []string{voidFile, cutFile} {
+		t.Run(missing, func(t *testing.T) {
+			for seed := uint64(1); seed < 3000; seed++ {
+				if cutPower(t, seed, func(fs vfs.FS) vfs.FS { return &forgettingRenames{fs, missing} }) != nil {
+					return
+				}
+			}
+			t.Error("nobody has noticed")
+		})
+	}
+}
+
 // forgetful does not sync what matches; "all" is SyncAll.
 type forgetful struct {
 	vfs.FS

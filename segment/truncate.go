@@ -220,81 +220,51 @@ type rest struct {
 	snapshots []int64
 }
 
-// settle brings all of the log into its files, durably, and what gets shorter out of the tail: from here on the log is
-// what is in its files.
+// settle has a flush bring all of the log into its files, and takes what gets shorter out of the tail: from here on the
+// log is what is in its files.
 func (l *Log) settle(what *cut) (at rest, err error) {
-	c, w := &l.dir.committer, fileWrite{sync: true, trim: true}
-	for begun := false; !begun; {
+	c := &l.dir.committer
+	for flushed := false; ; {
 		var flush <-chan struct{}
-		if err := l.dir.onCommitter(context.Background(), func() {
-			if flush = c.flushOf(l); flush == nil {
-				begun = true
-				c.hold(l, &w)
+		closed := l.dir.onCommitter(context.Background(), func() {
+			if c.flushEnded(); l.inFiles() {
+				for _, s := range *l.segments.Load() {
+					if what.whole || s.base >= what.base {
+						c.dropTail(s, len(s.chunks))
+					}
+				}
+				at = rest{journaled: l.w.unvoided, round: c.journal.nextRound(), snapshots: slices.Clone(l.w.snapshots)}
+				return
 			}
-		}); err != nil {
+			if err = l.dir.fenced(); err == nil && flushed && c.flushing == nil {
+				err = c.flushErr
+			}
+			if err == nil && c.flushing == nil {
+				c.soil(l, 0)
+				c.beginFlush()
+				flushed = true
+			}
+			if err == nil {
+				flush = c.flushing.done
+			}
+		})
+		if err = errors.Join(err, closed); err != nil || flush == nil {
 			return at, err
 		}
-		if flush != nil {
-			<-flush
-		}
-	}
-	if err = l.dir.fenced(); err == nil && w.log != nil {
-		w.run()
-		err = w.err
-	}
-	closed := l.dir.onCommitter(context.Background(), func() {
-		if err != nil {
-			c.soil(l, 0)
-			w.done()
-			return
-		}
-		if w.log != nil {
-			w.apply()
-			l.w.unflushed = 0
-			w.done()
-		}
-		for _, s := range *l.segments.Load() {
-			if what.whole || s.base >= what.base {
-				c.dropTail(s, len(s.chunks))
-			}
-		}
-		at = rest{journaled: l.w.unvoided, round: c.journal.nextRound(), snapshots: slices.Clone(l.w.snapshots)}
-	})
-	if closed != nil {
-		return at, closed
-	}
-	return at, err
-}
-
-// hold keeps flushes from l, which has none under way, and prepares the write of what they would have brought into its
-// file, if there is something. Committer only.
-func (c *committer) hold(l *Log, w *fileWrite) {
-	if l.w.dirty {
-		l.w.dirty = false
-		c.dirty = slices.DeleteFunc(c.dirty, func(other *Log) bool { return other == l })
-	}
-	if s := l.active(); s != nil && s.size.Load() > 0 && (s.flushed < s.size.Load() || s.unsynced || s.padded || !s.named) {
-		w.prepare(c, l, s, s.size.Load())
+		<-flush
 	}
 }
 
-// flushOf gives what is closed when the flush has ended that is at a log's file, nil when none is. Committer only.
-func (c *committer) flushOf(l *Log) <-chan struct{} {
-	if !l.w.flushing {
-		return nil
-	}
-	select {
-	case <-c.flushing.done:
-		c.endFlush()
-		return nil
-	default:
-		return c.flushing.done
-	}
+// inFiles tells whether all of the log is in its files, durably, and nobody is at them. Committer only.
+func (l *Log) inFiles() bool {
+	s := l.active()
+	return !l.w.flushing && (s == nil || s.size.Load() == 0 || s.flushed == s.size.Load() && !s.unsynced && !s.padded)
 }
 
 // staying gives what is left of the segments: the whole ones, and, for readers until the cut is done, the one that gets shorter.
 func (l *Log) staying(c *cut) (kept []*segmentFile, short *segmentFile, err error) {
 	short = newSegmentFile(l.path, c.base)
+	short.flushed, short.created, short.named = c.position, true, true
 	short.rebuilt.Store(true) // no reader writes indexes of it
 	var x indexes
 	if !c.whole {

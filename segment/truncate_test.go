@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"path"
 	"testing"
 
 	"github.com/millrace/millrace/segment/producer"
@@ -169,17 +170,24 @@ func TestCutRecordsDoNotComeBackFromTheJournal(t *testing.T) {
 	}
 }
 
-// forgettingRenames leaves out the renames to a name.
+// forgettingRenames leaves out the renames to a name, and its removal.
 type forgettingRenames struct {
 	vfs.FS
 	name string
 }
 
 func (f *forgettingRenames) Rename(from, to string) error {
-	if f.name != "" && len(to) > len(f.name) && to[len(to)-len(f.name):] == f.name {
+	if path.Base(to) == f.name {
 		return nil
 	}
 	return f.FS.Rename(from, to)
+}
+
+func (f *forgettingRenames) Remove(name string) error {
+	if path.Base(name) == f.name {
+		return nil
+	}
+	return f.FS.Remove(name)
 }
 
 // A log begins anew, before or behind what it had.

@@ -68,6 +68,10 @@ func cluster(node *replication.Node) engine.Cluster {
 	return node
 }
 
+// farewell is how long clients are still answered when others lead: those that are at work are told who does, and need not find
+// out from a closed connection, after which many wait for seconds before they ask again.
+const farewell = 500 * time.Millisecond
+
 // leave has others lead what this node leads, before clients are sent away. It is best effort: if it fails they notice by themselves.
 func leave(node *replication.Node, timeout time.Duration, logger *slog.Logger) {
 	if node == nil {
@@ -77,7 +81,10 @@ func leave(node *replication.Node, timeout time.Duration, logger *slog.Logger) {
 	defer cancel()
 	if err := node.Leave(ctx); err != nil {
 		logger.Warn("leaderships could not be handed over: others will take them when they miss this node", "error", err)
+		return
 	}
+	time.Sleep(min(farewell, timeout/2))
+	node.StopCopying()
 }
 
 // closeNode ends this node's part, when the engine is closed.

@@ -114,7 +114,7 @@ func TestProducerIDBlocksDoNotOverlap(t *testing.T) {
 
 // dump writes everything in an image, for comparing.
 func dump(img *Image) string {
-	s := fmt.Sprintf("v%d %q pid%d topics=%d partitions=%d removed=%d brokers=%+v\n", img.version, img.clusterID, img.nextProducerID, img.topicCount, img.partitionCount, img.configsRemoved, img.brokers)
+	s := fmt.Sprintf("v%d %q pid%d topics=%d partitions=%d removed=%d brokers=%+v features=%v\n", img.version, img.clusterID, img.nextProducerID, img.topicCount, img.partitionCount, img.configsRemoved, img.brokers, img.features)
 	var topics []*Topic
 	for _, shard := range img.byName {
 		topics = slices.AppendSeq(topics, maps.Values(shard))

@@ -96,3 +96,40 @@ func BenchmarkApplyAmong10000Topics(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkFence10000: a broker that leads a third of 10,000 partitions, and follows in the others, is fenced.
+func BenchmarkFence10000(b *testing.B) {
+	for _, perTopic := range []int{1, 10, 1000} {
+		b.Run(fmt.Sprintf("partitions=%d", perTopic), func(b *testing.B) {
+			img := NewImage()
+			apply := func(cmd Command) {
+				res, err := Apply(img, cmd)
+				if err != nil || res.Errors[0] != nil {
+					b.Fatal(err, res.Errors)
+				}
+				img = res.Image
+			}
+			for id := range int32(3) {
+				apply(RegisterBroker{Broker: Broker{ID: id}})
+			}
+			var cmd CreateTopics
+			for i := range 10000 / perTopic {
+				n := benchTopic(i, perTopic)
+				for p := range n.Partitions {
+					first := int32(i+p) % 3
+					n.Partitions[p].Replicas = []int32{first, (first + 1) % 3, (first + 2) % 3}
+					n.Partitions[p].ISR, n.Partitions[p].Leader = n.Partitions[p].Replicas, first
+				}
+				cmd.Topics = append(cmd.Topics, n)
+			}
+			apply(cmd)
+			fence := FenceBroker{0, 1}
+			b.ReportAllocs()
+			for b.Loop() {
+				if res, err := Apply(img, fence); err != nil || len(res.Image.Events()) != 10001 {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

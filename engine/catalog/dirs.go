@@ -8,7 +8,8 @@ type AssignDirs struct{ Replicas []ReplicaDir }
 
 // ReplicaDir begins, ends or gives up the move of one replica. Dir is where it lies, or,
 // to end a move, where it was being moved to: any other is refused with ErrConflict,
-// unless nothing was known so far.
+// unless nothing was known so far, or it lay in a directory that its broker does not have any more. In that
+// case the copy is another one, which is not in sync and not eligible.
 type ReplicaDir struct {
 	Topic     TopicID
 	Partition int32
@@ -29,11 +30,19 @@ func (d *draft) assignDir(c ReplicaDir) error {
 		return ErrInvalid
 	}
 	dir, future := p.Dir(c.Broker), p.Future(c.Broker)
+	b := d.broker(c.Broker)
+	lost := b != nil && !b.hasDir(dir) && c.Dir != dir && c.Dir != future // a new copy, in place of one that is gone
 	switch {
-	case c.Expect != (DirID{}) && c.Expect != future, dir != (DirID{}) && c.Dir != dir && c.Dir != future:
+	case c.Expect != (DirID{}) && c.Expect != future, dir != (DirID{}) && c.Dir != dir && c.Dir != future && !lost:
 		return ErrConflict
 	case c.Dir == dir && c.Future == future:
 		return nil
+	}
+	if lost {
+		w := asItIs(p)
+		w.isr, w.lost = without(p.ISR, c.Broker), c.Broker
+		d.change(d.rulesOf(t), t, c.Partition, w)
+		t = d.TopicByID(c.Topic)
 	}
 	p = &d.edit(t).Partitions[c.Partition]
 	p.Dirs, p.Futures = withDir(p.Dirs, len(p.Replicas), at, c.Dir), withDir(p.Futures, len(p.Replicas), at, c.Future)

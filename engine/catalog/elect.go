@@ -137,14 +137,19 @@ func (d *draft) change(r *rules, t *Topic, partition int32, w wanted) bool {
 // The events come in the order of topics' names.
 func (d *draft) sweep(touched func(*Partition) bool, want func(*Partition) wanted) {
 	var all []*Topic
+	partitions := 0
 	for t := range d.EachTopic() {
+		before := partitions
 		for i := range t.Partitions {
 			if touched(&t.Partitions[i]) {
-				all = append(all, t)
-				break
+				partitions++
 			}
 		}
+		if partitions > before {
+			all = append(all, t)
+		}
 	}
+	d.expect(len(all), partitions)
 	slices.SortFunc(all, func(x, y *Topic) int { return cmp.Compare(x.Name, y.Name) })
 	for _, t := range all {
 		d.sweepTopic(t, touched, want)
@@ -179,6 +184,12 @@ func (d *draft) followConfigs(ch ConfigChange) {
 // completed is, a leader is elected, and who is eligible noted. It reports whether anything changes.
 func (r *rules) next(p *Partition, w wanted) (Partition, bool) {
 	w.complete()
+	if !r.elr && len(w.isr) == 0 {
+		w.isr = common(p.ISR, w.replicas) // the last one stays
+		if len(w.isr) == 0 {
+			w.isr = common(p.ELR, w.replicas) // of the time when there were eligible replicas
+		}
+	}
 	isr, elr := w.isr, r.eligible(p, w)
 	leader, forced := r.elect(p, w, elr)
 	if leader != p.Leader && slices.Contains(elr, leader) {
@@ -187,28 +198,30 @@ func (r *rules) next(p *Partition, w wanted) (Partition, bool) {
 	if forced {
 		isr, elr, w.recovering = []int32{leader}, nil, true
 	}
-	if len(isr) == 0 && !r.elr {
-		isr = p.ISR
-	}
 	next := *p
 	next.Leader, next.ISR, next.ELR = leader, isr, elr
 	next.Replicas, next.Adding, next.Removing, next.Recovering = w.replicas, w.adding, w.removing, w.recovering
 	if leader != p.Leader || !containsAll(w.replicas, p.Replicas) {
 		next.LeaderEpoch++
 	}
-	if r.elr {
-		switch {
-		case leader != nobody:
-			next.LastKnownELR = nil
-		case len(isr) == 0 && len(p.ISR) > 0 && p.Leader != nobody:
-			next.LastKnownELR = []int32{p.Leader}
-		}
+	switch {
+	case leader != nobody:
+		next.LastKnownELR = nil
+	case len(isr) == 0 && p.Leader != nobody:
+		next.LastKnownELR = []int32{p.Leader}
+	case len(isr) == 0 && len(p.ISR) > 0 && len(p.LastKnownELR) == 0: // leaderless since before there were eligible replicas
+		next.LastKnownELR = p.ISR[:1:1]
 	}
 	if !slices.Equal(w.replicas, p.Replicas) {
 		next.Dirs, next.Futures = dirsFor(w.replicas, p.Dir), dirsFor(w.replicas, p.Future)
 	}
-	if equalPartitions(next, *p) {
+	if equalLeadership(&next, p) && equalDirs(&next, p) {
 		return *p, false
+	}
+	for _, ids := range []*[]int32{&next.ISR, &next.Adding, &next.Removing, &next.ELR} {
+		if len(*ids) == 0 {
+			*ids = nil // as it is when it is read again, so that equal images have equal bytes
+		}
 	}
 	next.PartitionEpoch++
 	return next, true
@@ -247,7 +260,7 @@ func (r *rules) elect(p *Partition, w wanted, elr []int32) (leader int32, forced
 		return w.replicas[i], false
 	}
 	alive := func(id int32) bool { return id != w.lost && r.mayLead(p, id) }
-	if r.elr && len(w.isr) == 0 && len(elr) == 0 && len(p.LastKnownELR) == 1 {
+	if len(w.isr) == 0 && len(elr) == 0 && len(p.LastKnownELR) == 1 {
 		if last := p.LastKnownELR[0]; alive(last) && slices.Contains(w.replicas, last) {
 			return last, true
 		}
@@ -274,6 +287,11 @@ func minus(ids, out []int32) []int32 {
 		ids = without(ids, id)
 	}
 	return ids
+}
+
+// common is ids that others contain too.
+func common(ids, others []int32) []int32 {
+	return slices.DeleteFunc(slices.Clone(ids), func(id int32) bool { return !slices.Contains(others, id) })
 }
 
 func containsAll(ids, all []int32) bool {

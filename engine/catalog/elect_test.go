@@ -39,6 +39,15 @@ func state(p Partition) string {
 	return s
 }
 
+// then applies commands that are made of the image which they meet.
+func then(t *testing.T, img *Image, steps ...func(*Image) Command) *Image {
+	t.Helper()
+	for _, step := range steps {
+		img = with(t, img, step(img))
+	}
+	return img
+}
+
 func epochOf(img *Image, id int32) int64 { return img.broker(id).Epoch }
 
 // broker commands by what is in the image when they are applied.
@@ -170,7 +179,7 @@ func TestElections(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			img := cluster(t, 3, tt.configs, tt.replicas)
 			for i, s := range tt.steps {
-				img = with(t, img, s.do(img))
+				img = then(t, img, s.do)
 				if have := state(img.Topic("t").Partitions[0]); have != s.want {
 					t.Fatalf("step %d:\nhave %s\nwant %s", i+1, have, s.want)
 				}
@@ -188,7 +197,7 @@ func TestWithoutEligibleReplicas(t *testing.T) {
 	img = with(t, img, SetFeatures{[]FeatureUpdate{{FeatureELR, 0, true}}},
 		CreateTopics{[]NewTopic{{Name: "u", ID: id(2), Partitions: []Partition{{Leader: 1, Replicas: []int32{1, 2}, ISR: []int32{1, 2}}}}}})
 	for i, want := range []string{"2 e1.1 of 1 2 in 2", "-1 e2.2 of 1 2 in 2", "-1 e2.2 of 1 2 in 2", "2 e3.3 of 1 2 in 2"} {
-		img = with(t, img, []func(*Image) Command{fence(1), fence(2), unfence(1), unfence(2)}[i](img))
+		img = then(t, img, []func(*Image) Command{fence(1), fence(2), unfence(1), unfence(2)}[i])
 		if have := state(img.Topic("u").Partitions[0]); have != want {
 			t.Fatalf("step %d:\nhave %s\nwant %s", i+1, have, want)
 		}
@@ -198,7 +207,7 @@ func TestWithoutEligibleReplicas(t *testing.T) {
 // TestElectLeadersRefuses holds the errors of single items.
 func TestElectLeadersRefuses(t *testing.T) {
 	img := cluster(t, 3, nil, []int32{1, 2}, []int32{1, 2}, []int32{3, 2})
-	img = with(t, img, fence(2)(img), fence(1)(img))
+	img = then(t, img, fence(2), fence(1))
 	refs := []PartitionRef{{id(1), 0}, {id(1), 2}, {id(1), 3}, {id(9), 0}}
 	for kind, want := range [][]error{
 		{ErrPreferredLeaderNotAvailable, ErrElectionNotNeeded, ErrUnknownTopic, ErrUnknownTopic},

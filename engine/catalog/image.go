@@ -334,6 +334,14 @@ func (d *draft) edit(t *Topic) *Topic {
 	return &changed
 }
 
+// expect makes room for many edits and their events.
+func (d *draft) expect(topics, events int) {
+	d.events = slices.Grow(d.events, events)
+	if d.edited == nil {
+		d.edited = make(map[TopicID]bool, topics)
+	}
+}
+
 // remove takes a topic out.
 func (d *draft) remove(t *Topic) {
 	n, i := d.own(t.Name, t.ID)

@@ -12,7 +12,7 @@ type ChangeISR struct {
 
 // ISRChange gives one partition another in-sync set. It is refused with ErrUnknownTopic; ErrFencedLeaderEpoch
 // and ErrNotLeader, when another leads; ErrConflict, when the partition has changed meanwhile; ErrIneligibleReplica,
-// when a broker among the set is not active; ErrInvalid, when the set contradicts itself.
+// when a broker among the set is not active, or its copy in a directory that it does not have any more; ErrInvalid, when the set contradicts itself.
 // A reassignment that the new set completes is completed, which may change the leader.
 type ISRChange struct {
 	Topic          TopicID
@@ -68,7 +68,7 @@ func (d *draft) checkISR(leader int32, p *Partition, ch ISRChange) error {
 			return ErrInvalid
 		}
 		b := active[id]
-		if b == nil || len(ch.Epochs) > 0 && ch.Epochs[i] >= 0 && ch.Epochs[i] != b.Epoch {
+		if b == nil || !b.hasDir(p.Dir(id)) || len(ch.Epochs) > 0 && ch.Epochs[i] >= 0 && ch.Epochs[i] != b.Epoch {
 			return ErrIneligibleReplica
 		}
 	}

@@ -77,8 +77,8 @@ func (w *wanted) retarget(replicas []int32) {
 	w.replicas = slices.Concat(replicas, w.removing)
 }
 
-// cancel goes back to the replicas before. When none of them is in sync the first one
-// is taken to be, which costs committed records.
+// cancel goes back to the replicas before. When none of them is in sync that takes an unclean
+// election. (Kafka declares the first one in sync instead, even a dead one.)
 func (w *wanted) cancel(r *rules) error {
 	if len(w.adding) == 0 && len(w.removing) == 0 {
 		return ErrNoReassignment
@@ -86,13 +86,10 @@ func (w *wanted) cancel(r *rules) error {
 	w.replicas, w.isr = minus(w.replicas, w.adding), minus(w.isr, w.adding)
 	w.adding, w.removing, w.election = nil, nil, r.usually
 	switch {
-	case len(w.isr) > 0:
 	case len(w.replicas) == 0:
 		return ErrInvalidAssignment
-	case r.usually != unclean:
+	case len(w.isr) == 0 && r.usually != unclean:
 		return ErrUncleanCancel
-	default:
-		w.isr = w.replicas[:1:1]
 	}
 	return nil
 }

@@ -1,6 +1,6 @@
 // Package coordinator runs groups (package group) over the partitions of __consumer_offsets.
 //
-// Each partition has a shard: the groups whose ids hash to it, one lock, and the queue of records on their
+// A partition that this node leads has a shard, from Elected to Resigned: the groups whose ids hash to it, one lock, and the queue of records on their
 // way to the log. A request takes the lock, steps its group, leaves the lock, and waits for its answer:
 //
 //	request ─ lock: Step ─ unlock ──────────────────── wait ─────────────────────────> answer

@@ -36,9 +36,10 @@ func TestModelOfNodes(t *testing.T) {
 // nodes are the coordinators of a cluster, and which of them leads.
 type nodes struct {
 	*model
-	who       sync.Mutex // guards all and leader
+	who       sync.Mutex // guards all, leader and former
 	all       [3]*Coordinator
 	leader    int
+	former    int // leads still, as far as it knows; -1: nobody does
 	elections int
 }
 
@@ -65,12 +66,14 @@ func (n *nodes) draw(most int) int {
 }
 
 func (n *nodes) pick() (co *Coordinator, leads func() bool) {
-	wrong := !n.quiet() && n.chance(10)
+	wrong, old := !n.quiet() && n.chance(10), n.chance(50)
 	other := n.draw(len(n.all))
 	n.who.Lock()
 	defer n.who.Unlock()
 	i := n.leader
-	if wrong {
+	if old && n.former >= 0 {
+		i = n.former
+	} else if wrong {
 		i = other
 	}
 	co = n.all[i]
@@ -105,9 +108,11 @@ func (n *nodes) elect(to int) {
 	}
 	switch order := n.draw(4); {
 	case order == 0:
+		n.setFormer(from)
 		elected()
-		n.pause(3 * time.Second)
+		n.pause(10 * time.Second)
 		resigned()
+		n.setFormer(-1)
 	case order == 1:
 		resigned()
 		n.pause(3 * time.Second)
@@ -126,8 +131,14 @@ func (n *nodes) elect(to int) {
 	n.elections++
 }
 
+func (n *nodes) setFormer(i int) {
+	n.who.Lock()
+	defer n.who.Unlock()
+	n.former = i
+}
+
 func playNodes(t *testing.T, seed uint64) (handovers, elections int) {
-	n := &nodes{model: newModel(t, seed)}
+	n := &nodes{model: newModel(t, seed), former: -1}
 	n.model.pick = n.pick
 	for i := range n.all {
 		n.start(i)

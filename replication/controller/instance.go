@@ -83,6 +83,7 @@ func (c *Controller) start() (*instance, error) {
 	conf := c.config()
 	var err error
 	started := make(chan struct{})
+	c.link.begin()
 	go func() { // the bounded log may end the goroutine instead of letting raft panic
 		defer close(started)
 		if err = in.align(); err == nil {
@@ -188,6 +189,7 @@ func (in *instance) lookAtLeader() {
 func (in *instance) shutdown(ctx context.Context) error {
 	c := in.c
 	in.end(catalog.ErrClosed)
+	c.link.end()
 	in.nudger.close()
 	err := in.raft.Shutdown().Error()
 	in.mu.Lock()

@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"context"
 	"sync"
 	"time"
 
@@ -13,9 +14,32 @@ type link struct {
 	Transport
 	now func() time.Time
 
-	mu    sync.Mutex // guards peers; never held across a call
+	mu    sync.Mutex // guards the fields below; never held across a call
 	peers map[raft.ServerID]peer
+	raft  context.Context // ends when the raft that uses the link is shut down
+	stop  context.CancelFunc
 }
+
+// begin readies the link for another raft, end tells that it is being shut down.
+func (l *link) begin() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.raft, l.stop = context.WithCancel(context.Background())
+}
+
+func (l *link) end() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.stop()
+}
+
+const (
+	// patience is how long the link tries to reach a follower that does not answer before raft is told. Raft itself
+	// pauses for up to 10 s after failures, whether or not the follower is back by then.
+	patience   = 30 * time.Second
+	firstReach = 20 * time.Millisecond
+	lastReach  = 200 * time.Millisecond
+)
 
 // peer is what a follower said last.
 type peer struct {
@@ -23,13 +47,45 @@ type peer struct {
 	last     uint64 // index of the last entry that it has
 }
 
-// AppendEntries is the transport's; heartbeats come this way too.
+// AppendEntries is the transport's; heartbeats come this way too. All but heartbeats are tried again for a while.
 func (l *link) AppendEntries(id raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
 	err := l.Transport.AppendEntries(id, target, args, resp)
+	if err != nil && !isHeartbeat(args) {
+		err = l.insist(err, func() error {
+			*resp = raft.AppendEntriesResponse{}
+			return l.Transport.AppendEntries(id, target, args, resp)
+		})
+	}
 	if err == nil {
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		l.peers[id] = peer{answered: l.now(), last: resp.LastLog}
+	}
+	return err
+}
+
+// isHeartbeat tells a heartbeat from entries, as raft's transport does.
+func isHeartbeat(args *raft.AppendEntriesRequest) bool {
+	return args.PrevLogEntry == 0 && args.PrevLogTerm == 0 && len(args.Entries) == 0 && args.LeaderCommitIndex == 0
+}
+
+// insist tries again until try succeeds, patience is over, or the raft is shut down.
+func (l *link) insist(err error, try func() error) error {
+	l.mu.Lock()
+	ctx := l.raft
+	l.mu.Unlock()
+	begun := l.now()
+	for pause := firstReach; l.now().Sub(begun) < patience; pause = min(2*pause, lastReach) {
+		timer := time.NewTimer(pause)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return err
+		}
+		if err = try(); err == nil {
+			return nil
+		}
 	}
 	return err
 }
