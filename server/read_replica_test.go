@@ -82,7 +82,8 @@ func TestPreferredReadReplica(t *testing.T) {
 			continue
 		}
 		f.ends[2] = 3
-		f.fence(t, 3) // and it leaves the in-sync set
+		me, _ := f.Image().Broker(1)
+		f.do(t, catalog.ChangeISR{Broker: 1, BrokerEpoch: me.Epoch, Changes: []catalog.ISRChange{{Topic: topic.ID, ISR: []int32{1, 2}}}})
 		if p := c.fetched(fetchFrom(11, topic, "b", 0, 0)); p.PreferredReadReplica != 2 {
 			t.Errorf("without 3: %d", p.PreferredReadReplica)
 		}
