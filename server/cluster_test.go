@@ -6,7 +6,6 @@ import (
 	"slices"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/millrace/millrace/engine"
 	"github.com/millrace/millrace/engine/catalog"
@@ -131,15 +130,3 @@ var _ interface {
 	engine.FollowerEnds
 	engine.LeaderTeller
 } = (*fakeCluster)(nil)
-
-// eventually waits for what happens on another goroutine.
-func eventually(t *testing.T, what string, is func() bool) {
-	t.Helper()
-	for range 500 {
-		if is() {
-			return
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
-	t.Fatal("never: " + what)
-}
