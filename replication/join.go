@@ -112,6 +112,9 @@ func (n *Node) others(ctx context.Context) []status {
 			addresses = append(addresses, m.Address)
 		}
 	}
+	if c := n.control.Load(); c != nil {
+		addresses = append(addresses, c.Addresses()...)
+	}
 	slices.Sort(addresses)
 	addresses = slices.Compact(addresses)
 	ctx, cancel := context.WithTimeout(ctx, askTime)

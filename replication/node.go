@@ -217,6 +217,9 @@ func (n *Node) takePart(ctx context.Context, home engine.Home, c *controller.Con
 			n.warden.Lost(node)
 		}
 	})
+	if known := c.Addresses(); len(known) > 0 {
+		go n.gossip.Load().Join(n.ctx, known) // ends with Close
+	}
 	if err := n.beMember(ctx, c); err != nil {
 		return err
 	}

@@ -69,6 +69,21 @@ func (c *Controller) Members() []Member {
 	return in.members()
 }
 
+// Addresses are where the other members are reached, as this node's part of the log has it: empty for a new node.
+func (c *Controller) Addresses() []string {
+	in := c.current.Load()
+	if in == nil {
+		return nil
+	}
+	var all []string
+	for _, s := range in.servers() {
+		if s.ID != c.roles.self {
+			all = append(all, string(s.Address))
+		}
+	}
+	return all
+}
+
 // change makes one change of members, one at a time, and waits for it.
 func (c *Controller) change(ctx context.Context, begin func(in *instance, left time.Duration) raft.IndexFuture) error {
 	ctx, cancel := context.WithTimeout(ctx, c.settings.ProposalTimeout)
