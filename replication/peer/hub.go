@@ -179,6 +179,9 @@ func (h *Hub) Advertise() string { return h.advertise }
 // Packets is the UDP socket at the port that is listened at. Nothing of the hub reads it; Shutdown closes it.
 func (h *Hub) Packets() net.PacketConn { return h.packets }
 
+// Encrypted tells whether connections use TLS.
+func (h *Hub) Encrypted() bool { return h.opts.TLS != nil }
+
 // Self is who this node is.
 func (h *Hub) Self() Identity {
 	h.mu.Lock()
