@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/memberlist"
+
 	"github.com/millrace/millrace/replication/peer"
 )
 
@@ -380,4 +382,53 @@ func FuzzMeta(f *testing.F) {
 			t.Fatalf("%x became %x", b, again)
 		}
 	})
+}
+
+// TestClustersPart: two new nodes that knew one another, and became members of different clusters, refuse to hear of one another.
+func TestClustersPart(t *testing.T) {
+	one, two := begin(t, 1, cluster("")), begin(t, 2, cluster(""))
+	two.join(t, one)
+	until(t, "they have met", func() bool { return one.sees(1, 2) && two.sees(1, 2) })
+	for n, id := range map[*node]string{one: "c", two: "d"} {
+		if err := n.hub.SetClusterID(id); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b, err := two.self().encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := (&delegate{one.Gossip}).NotifyAlive(&memberlist.Node{Name: "2", Meta: b}); !errors.Is(err, ErrOtherCluster) || !strings.Contains(err.Error(), `is of cluster "d", this node of "c"`) {
+		t.Error(err)
+	}
+	if one.log.count("a node of another cluster is about") != 1 {
+		t.Error("it is not said")
+	}
+	until(t, "they have parted", func() bool { return one.sees(1) && two.sees(2) })
+}
+
+// TestEncrypted: with a secret nobody on the way can read what goes over UDP.
+func TestEncrypted(t *testing.T) {
+	spy, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer spy.Close()
+	_ = spy.SetReadDeadline(time.Now().Add(5 * time.Second))
+	text := []byte("to be read by some")
+	for _, s := range []string{"", "shared"} {
+		n := begin(t, 1, secret(s))
+		if err := n.list.SendToAddress(memberlist.Address{Addr: spy.LocalAddr().String()}, text); err != nil {
+			t.Fatal(err)
+		}
+		b := make([]byte, largestPacket)
+		got, _, err := spy.ReadFrom(b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if plain := bytes.Contains(b[:got], text); plain != (s == "") {
+			t.Errorf("with secret %q it can be read: %v", s, plain)
+		}
+		n.end(t)
+	}
 }

@@ -51,7 +51,7 @@ func (l *lines) count(what string) int {
 
 func (l *lines) logger() *slog.Logger { return slog.New(slog.NewTextHandler(l, nil)) }
 
-// listen begins a node on loopback, which ends with the test; whatever goroutine is left then fails it.
+// listen begins a node on loopback, which ends with the test; a goroutine of the hub that does not end then fails it.
 func listen(t *testing.T, node int32, b *book, change ...func(*Options)) *Hub {
 	t.Helper()
 	o := Options{Address: "127.0.0.1:0", Self: Identity{ClusterID: "c", NodeID: node, Incarnation: [16]byte{byte(node), 1}}, Now: time.Now}
