@@ -110,7 +110,7 @@ func Open(opts Options) (*Gossip, error) {
 func (g *Gossip) begin() error {
 	ctx, cancel := context.WithTimeout(g.ctx, contact)
 	defer cancel()
-	at, err := resolve(ctx, g.opts.Hub.Advertise())
+	at, err := peer.Resolve(ctx, g.opts.Hub.Advertise())
 	if err != nil {
 		return err
 	}

@@ -3,9 +3,15 @@ package gossip
 import (
 	"bytes"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/big"
 	"net"
 	"slices"
 	"strings"
@@ -431,4 +437,55 @@ func TestEncrypted(t *testing.T) {
 		}
 		n.end(t)
 	}
+}
+
+// TestNames: certificates name hosts, and memberlist knows addresses only: what is dialled is what a seed or a member is called.
+func TestNames(t *testing.T) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{"localhost"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		IsCA: true, BasicConstraintsValid: true}
+	der, err := x509.CreateCertificate(rand.Reader, c, c, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c, err = x509.ParseCertificate(der); err != nil {
+		t.Fatal(err)
+	}
+	pool := x509.NewCertPool()
+	pool.AddCert(c)
+	named := func(o *options) {
+		o.peer.TLS = &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}, RootCAs: pool, ClientCAs: pool, ClientAuth: tls.RequireAndVerifyClientCert}
+		o.peer.Advertise, o.peer.Secret = "localhost:0", []byte("s")
+		o.gossip.Settings.SyncInterval = 50 * time.Millisecond
+	}
+	one, two := begin(t, 1, named), begin(t, 2, named)
+	two.join(t, one)
+	until(t, "they have met", func() bool { return one.sees(1, 2) && two.sees(1, 2) })
+	if err := one.transport.dialMember("2"); err != nil {
+		t.Error(err)
+	}
+	hub, err := peer.Listen(peer.Options{Address: "127.0.0.1:0", Self: peer.Identity{NodeID: 3}, TLS: &tls.Config{}, Now: time.Now})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(Options{Hub: hub, Now: time.Now}); !errors.Is(err, ErrNoSecret) {
+		t.Error(err)
+	}
+	_ = hub.Shutdown(soon(t))
+}
+
+// dialMember dials as memberlist does: by a member's name and address.
+func (t *transport) dialMember(name string) error {
+	addrs, err := peer.Resolve(context.Background(), t.nameOf(name))
+	if err != nil {
+		return err
+	}
+	c, err := t.DialAddressTimeout(memberlist.Address{Name: name, Addr: addrs[0]}, 5*time.Second)
+	if err == nil {
+		_ = c.Close()
+	}
+	return err
 }

@@ -129,6 +129,29 @@ func TestListen(t *testing.T) {
 	}
 }
 
+// TestResolve: IPv4 comes first, and what is no address is an error.
+func TestResolve(t *testing.T) {
+	for in, want := range map[string]string{"127.0.0.1:1": "127.0.0.1:1", "[::1]:2": "[::1]:2", "localhost:3": "127.0.0.1:3", "nothing": ""} {
+		got, err := Resolve(t.Context(), in)
+		if (err != nil) != (want == "") || err == nil && got[0] != want {
+			t.Errorf("%s: %v %v", in, got, err)
+		}
+	}
+}
+
+// TestNotListening: a process that has ended is told from one that does not answer.
+func TestNotListening(t *testing.T) {
+	b := newBook()
+	one, two := listen(t, 1, b), listen(t, 2, b)
+	shut(t, two)
+	if _, err := one.Dial(t.Context(), 2, Request); !errors.Is(err, ErrNotListening) {
+		t.Error(err)
+	}
+	if _, err := one.Call(t.Context(), 2, "x", nil); !errors.Is(err, ErrNotListening) {
+		t.Error(err)
+	}
+}
+
 // TestClusterID: it is set once.
 func TestClusterID(t *testing.T) {
 	h := listen(t, 1, nil, func(o *Options) { o.Self.ClusterID = "" })
