@@ -76,7 +76,7 @@ var std = map[string][]string{
 	"net/http": {"cli"},
 	"os/exec":  {},
 	"unsafe":   {"segment/vfs"},
-	"syscall":  {"segment", "segment/vfs", "server", "cli"},
+	"syscall":  {"segment", "segment/vfs", "server", "replication/peer", "cli"},
 }
 
 // seamWords are the names of package os that the file system's interface is written in; they touch no file.

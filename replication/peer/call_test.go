@@ -44,7 +44,7 @@ func TestManyCalls(t *testing.T) {
 	var wg sync.WaitGroup
 	for i := range 100 {
 		wg.Go(func() {
-			body := []byte(strings.Repeat(fmt.Sprint(i, " "), 1+i*500)) // up to 200 KB
+			body := []byte(strings.Repeat(fmt.Sprint(i, " "), 1+i*100)) // up to 40 KB
 			if got, err := one.Call(ctx, 2, "together", body); err != nil || !bytes.Equal(got, body) {
 				t.Errorf("call %d: %d bytes, %v", i, len(got), err)
 			}

@@ -348,3 +348,44 @@ func TestTLS(t *testing.T) {
 		t.Error("a certificate for another host:", err)
 	}
 }
+
+// TestInTheMiddle: who passes on the handshake between two TLS connections is found out by the proof, even if nobody verifies certificates.
+func TestInTheMiddle(t *testing.T) {
+	a := newAuthority(t)
+	blind := func(o *Options) {
+		o.Secret, o.TLS = []byte("s"), a.config(net.IPv4(127, 0, 0, 1))
+		o.TLS.InsecureSkipVerify, o.TLS.ClientAuth = true, tls.RequireAnyClientCert
+	}
+	one, two := listen(t, 1, nil, blind), listen(t, 2, nil, blind)
+	if c, err := one.DialAddress(t.Context(), two.Advertise(), Request); err != nil {
+		t.Fatal(err)
+	} else {
+		_ = c.Close()
+	}
+	config := newAuthority(t).config(net.IPv4(127, 0, 0, 1))
+	config.InsecureSkipVerify, config.ClientAuth = true, tls.NoClientCert
+	l, err := tls.Listen("tcp", "127.0.0.1:0", config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go func() {
+		in, err := l.Accept()
+		if err != nil {
+			return
+		}
+		defer in.Close()
+		out, err := tls.Dial("tcp", two.Advertise(), config)
+		if err != nil {
+			return
+		}
+		defer out.Close()
+		go func() { _, _ = io.Copy(out, in) }()
+		_, _ = io.Copy(in, out)
+	}()
+	_, err = one.DialAddress(t.Context(), l.Addr().String(), Request)
+	var refused *RefusedError
+	if !errors.As(err, &refused) || refused.Reason != ReasonSecret {
+		t.Error(err)
+	}
+}
