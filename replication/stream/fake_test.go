@@ -3,6 +3,7 @@ package stream
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -62,8 +63,8 @@ func makeBatch(t testing.TB, base int64, n, size int, epoch int32) []byte {
 	b := batch.NewBuilder(batch.BuilderOptions{BaseOffset: base, LeaderEpoch: epoch})
 	value := make([]byte, size)
 	r := rand.New(rand.NewPCG(uint64(base), uint64(epoch)))
-	for i := range value {
-		value[i] = byte(r.Uint32())
+	for i := 0; i+8 <= size; i += 8 {
+		binary.BigEndian.PutUint64(value[i:], r.Uint64())
 	}
 	for range n {
 		b.Append(1_700_000_000_000+base, nil, value, nil)
