@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"sort"
 	"sync"
 	"testing"
 	"time"
@@ -241,11 +242,12 @@ func (l *memLog) View(v *segment.View, from, limit int64, maxBytes int, oneAtLea
 		return 0, fmt.Errorf("%w: %d, log holds %d to %d", segment.ErrOffsetOutOfRange, from, l.start, l.end)
 	}
 	n := 0
-	for _, b := range l.batches {
+	first := sort.Search(len(l.batches), func(i int) bool {
+		h, _ := batch.ReadHeader(l.batches[i])
+		return h.LastOffset() >= from
+	})
+	for _, b := range l.batches[first:] {
 		h, _ := batch.ReadHeader(b)
-		if h.LastOffset() < from {
-			continue
-		}
 		if h.NextOffset() > limit || n+len(b) > maxBytes && !(n == 0 && oneAtLeast) {
 			break
 		}
