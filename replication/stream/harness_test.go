@@ -246,3 +246,13 @@ func (l *realLog) all(t testing.TB) []byte {
 	}
 	return b
 }
+
+// produceThen appends a batch of epoch 1, and tells its offset once it is on the leader's disk.
+func (l *realLog) produceThen(t testing.TB, b []byte, then func(offset int64)) error {
+	return l.Append(context.Background(), &segment.Append{Batches: b, LeaderEpoch: 1, Done: func(r segment.Result) {
+		if r.Err != nil {
+			t.Error(r.Err)
+		}
+		then(r.LastOffset)
+	}})
+}
