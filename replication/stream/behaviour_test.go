@@ -252,8 +252,8 @@ func TestFairness(t *testing.T) {
 		for _, f := range s.followers {
 			f.delay = func() time.Duration { return 5 * time.Millisecond }
 		}
-		for range 100 {
-			s.leaders[0].lead(t, 5, 1, 1<<20)
+		for range 1600 {
+			s.leaders[0].lead(t, 5, 1, 64<<10)
 		}
 		s.connect(false)
 		s.settle(5 * time.Millisecond)
@@ -266,6 +266,9 @@ func TestFairness(t *testing.T) {
 			if s.parts[0].Lag() == 0 {
 				t.Fatal("the large one is done: nothing is shown")
 			}
+		}
+		if c := s.push.Counts(); c.AppendBytes.Load() > 256<<10*c.AppendFrames.Load() {
+			t.Errorf("%d bytes in %d turns", c.AppendBytes.Load(), c.AppendFrames.Load())
 		}
 	})
 }
