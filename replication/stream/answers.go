@@ -110,7 +110,7 @@ func (s *sending) state(h header, body []byte) error {
 	known := append(m.epochs[:len(m.epochs):len(m.epochs)], p.known...)
 	u.mu.Unlock()
 
-	v, to := compare(p.source, m.start, m.end, known, m.more)
+	v, to := u.compare(p.source, m.start, m.end, known, m.more)
 
 	u.mu.Lock()
 	if p.number != h.number || p.stage != negotiating {

@@ -2,6 +2,7 @@ package stream
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -175,7 +176,23 @@ func (l *realLog) SetHighWatermark(o int64) {
 		}
 	}
 }
+// whole is what a segment.Log has to have for a follower's log.
+type whole interface {
+	Epochs() []segment.EpochEntry
+	Truncate(ctx context.Context, offset int64) error
+	Reset(ctx context.Context, offset int64) error
+	DeleteRecordsBefore(ctx context.Context, offset int64) error
+}
+
+func (l *realLog) whole() whole {
+	w, _ := any(l.Log).(whole)
+	return w
+}
+
 func (l *realLog) Epochs() []segment.EpochEntry {
+	if w := l.whole(); w != nil {
+		return w.Epochs()
+	}
 	var list []segment.EpochEntry
 	for e := int32(0); e < 100; e++ {
 		if found, end := l.EndOffsetForEpoch(e); found == e && end > l.LogStartOffset() {
@@ -188,9 +205,29 @@ func (l *realLog) Epochs() []segment.EpochEntry {
 	}
 	return list
 }
-func (l *realLog) Truncate(context.Context, int64) error  { return fmt.Errorf("not here") }
-func (l *realLog) Reset(context.Context, int64) error     { return fmt.Errorf("not here") }
-func (l *realLog) MoveStart(context.Context, int64) error { return fmt.Errorf("not here") }
+
+var errCannot = errors.New("segment logs cannot do that yet")
+
+func (l *realLog) Truncate(ctx context.Context, offset int64) error {
+	if w := l.whole(); w != nil {
+		return w.Truncate(ctx, offset)
+	}
+	return errCannot
+}
+
+func (l *realLog) Reset(ctx context.Context, offset int64) error {
+	if w := l.whole(); w != nil {
+		return w.Reset(ctx, offset)
+	}
+	return errCannot
+}
+
+func (l *realLog) MoveStart(ctx context.Context, offset int64) error {
+	if w := l.whole(); w != nil {
+		return w.DeleteRecordsBefore(ctx, offset)
+	}
+	return errCannot
+}
 
 func openDir(t testing.TB, fs vfs.FS, path string) *segment.Dir {
 	t.Helper()
@@ -245,4 +282,14 @@ func (l *realLog) all(t testing.TB) []byte {
 		at = lastOffset(b[n:]) + 1
 	}
 	return b
+}
+
+// produceThen appends a batch of epoch 1, and tells its offset once it is on the leader's disk.
+func (l *realLog) produceThen(t testing.TB, b []byte, then func(offset int64)) error {
+	return l.Append(context.Background(), &segment.Append{Batches: b, LeaderEpoch: 1, Done: func(r segment.Result) {
+		if r.Err != nil {
+			t.Error(r.Err)
+		}
+		then(r.LastOffset)
+	}})
 }

@@ -16,6 +16,7 @@ type Push struct {
 	follower int32
 	observer Observer
 	counts   Counts
+	compare  func(leader lineage, start, end int64, epochs []segment.EpochEntry, more bool) (verdict, int64)
 
 	mu           sync.Mutex // guards what follows, and what Partition and lane say it guards; a leaf, never held across a call
 	parts        map[Key]*Partition
@@ -26,7 +27,7 @@ type Push struct {
 func NewPush(cfg Config, follower int32, observer Observer) *Push {
 	cfg.setDefaults()
 	cfg.Logger = cfg.Logger.With("follower", follower)
-	u := &Push{cfg: cfg, follower: follower, observer: observer, parts: make(map[Key]*Partition)}
+	u := &Push{cfg: cfg, follower: follower, observer: observer, compare: compare, parts: make(map[Key]*Partition)}
 	u.normal = lane{push: u, wake: make(chan struct{}, 1)}
 	u.bulk = lane{push: u, wake: make(chan struct{}, 1)}
 	return u
