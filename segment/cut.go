@@ -183,15 +183,15 @@ func (l *Log) cutSegment(c *cut) error {
 	return errors.Join(err, f.Close())
 }
 
-// finishCut does what a crash has kept from being done, and tells whether there was something.
-func (l *Log) finishCut() (bool, error) {
+// finishCut does what a crash has kept from being done, and gives what that was, nil when it was nothing.
+func (l *Log) finishCut() (*cut, error) {
 	c, err := l.readCut()
 	if err != nil || c == nil {
-		return false, err
+		return nil, err
 	}
 	l.dir.log.Info("a truncation that a crash has cut short is done now", "partition", l.id.String(), "logEndOffset", c.end, "everything", c.whole)
 	if err := l.carryOut(c); err != nil {
-		return false, fmt.Errorf("truncate to offset %d: %w", c.end, err)
+		return nil, fmt.Errorf("truncate to offset %d: %w", c.end, err)
 	}
-	return true, nil
+	return c, nil
 }

@@ -95,7 +95,7 @@ func (d *Dir) recover(ctx context.Context) error {
 // recover opens one log: what was acknowledged is readable afterwards, and the
 // next offset follows the last whole batch.
 func (l *Log) recover(clean bool) error {
-	wasCut, err := l.finishCut()
+	cut, err := l.finishCut()
 	if err != nil {
 		return err
 	}
@@ -122,7 +122,7 @@ func (l *Log) recover(clean bool) error {
 			s.size.Store(size)
 			continue
 		}
-		if !wasCut { // else the journal has filled what is gone now
+		if cut == nil { // else the journal has filled what is gone now
 			l.w.known = l.dir.known[s.name(".log")]
 		}
 		if err := l.resume(s, size); err != nil {

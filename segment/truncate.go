@@ -134,6 +134,7 @@ func (l *Log) shortenNow(plan func() (*cut, error)) error {
 	}
 	err = d.onCommitter(context.Background(), func() { l.adopt(again) })
 	l.outdated = err != nil
+	short.cut.Store(true) // a reader may still be at it when the next cut comes
 	d.files.forget(short)
 	return err
 }

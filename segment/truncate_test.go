@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"path"
+	"strings"
 	"testing"
 
 	"github.com/millrace/millrace/segment/producer"
@@ -278,4 +279,52 @@ func TestTruncateOfAnEmptyLog(t *testing.T) {
 		t.Errorf("%d to %d", l.LogStartOffset(), l.LogEndOffset())
 	}
 	d.close(t)
+}
+
+// Notes that are damaged are not believed, and said; those of a later version keep the directory from being opened.
+func TestDamagedNotesOfATruncation(t *testing.T) {
+	for name, line := range map[string][]byte{cutFile: cut{base: 0, position: 0, end: 0}.encode(), voidFile: encodeVoid(roundNumber{1, 2})} {
+		fs := newMem(t)
+		d := openDir(t, fs)
+		l := d.open(t, "orders", 0, DefaultLogConfig())
+		fill(t, l, 0, 10)
+		d.close(t)
+		put := func(line []byte) {
+			t.Helper()
+			if err := vfs.WriteFileAtomic(fs, l.path+"/"+name, line); err != nil {
+				t.Fatal(err)
+			}
+		}
+		bad := append([]byte(nil), line...)
+		bad[2] ^= 1
+		put(bad)
+		d = openDir(t, fs)
+		if end := d.open(t, "orders", 0, DefaultLogConfig()).LogEndOffset(); end != 10 || !strings.Contains(d.log.String(), name) {
+			t.Errorf("%s: ends at %d, %s", name, end, d.log)
+		}
+		d.close(t)
+		put(encodeLine("2 1 2 3 4"))
+		if _, err := tryOpenDir(fs); !errors.Is(err, ErrFormat) || !strings.Contains(err.Error(), name) {
+			t.Errorf("%s of a later version: %v", name, err)
+		}
+	}
+}
+
+func FuzzDecodeNotes(f *testing.F) {
+	f.Add(cut{base: 7, position: 900, end: 50}.encode())
+	f.Add(cut{base: 7, end: 7, whole: true}.encode())
+	f.Add(encodeVoid(roundNumber{3, 8}))
+	f.Add(encodeLine("1 7 0 9 1"))
+	f.Fuzz(func(t *testing.T, line []byte) {
+		if c, err := decodeCut(line); err == nil {
+			if again, err := decodeCut(c.encode()); err != nil || again != c || c.end < c.base || c.whole && c.base != c.end {
+				t.Errorf("%+v, again %+v, %v", c, again, err)
+			}
+		}
+		if n, err := decodeVoid(line); err == nil {
+			if again, err := decodeVoid(encodeVoid(n)); err != nil || again != n {
+				t.Errorf("%+v, again %+v, %v", n, again, err)
+			}
+		}
+	})
 }
