@@ -33,6 +33,7 @@ type Broker struct {
 	DeleteTopics             bool          // delete.topic.enable
 	MinInsyncReplicas        int32         // min.insync.replicas
 	ReplicaLagTimeMax        time.Duration // replica.lag.time.max.ms
+	RackAwareReads           bool          // replica.selector.class is RackAwareSelector
 	MessageMaxBytes          int           // message.max.bytes
 	LogTailBytes             int64         // log.tail.bytes
 	LogDirStallTimeout       time.Duration // log.dir.stall.timeout.ms
@@ -222,6 +223,8 @@ func (b *Broker) fill() error {
 	b.DeleteTopics = b.bool("delete.topic.enable")
 	b.MinInsyncReplicas = int32(b.int("min.insync.replicas"))
 	b.ReplicaLagTimeMax = b.millis("replica.lag.time.max.ms")
+	selector, _ := b.values["replica.selector.class"].(string)
+	b.RackAwareReads = selector == RackAwareSelector
 	b.MessageMaxBytes = b.int("message.max.bytes")
 	b.LogTailBytes = int64(b.int("log.tail.bytes"))
 	b.LogDirStallTimeout = b.millis("log.dir.stall.timeout.ms")
