@@ -43,8 +43,9 @@ type committer struct {
 	full error // why nothing more goes through the journal in this round
 
 	dirty    []*Log // with bytes that are in the journal alone, or not synced
-	flushing *flush // under way, nil when none is
-	flushErr error  // of the last one
+	flush    *flush   // under way, nil when none is
+	flushing *portion // of it, under way, nil between two
+	flushErr error    // of the last one
 	due      bool   // flush now, whatever the clock says
 	armed    bool   // the timer is set
 	timer    *time.Timer
@@ -89,10 +90,10 @@ func (c *committer) run() {
 		case <-c.timer.C:
 			c.armed, c.due = false, true
 		case <-c.flushed():
-			c.endFlush()
+			c.endPortion()
 		case <-c.dir.stop:
 			c.round()
-			c.awaitFlush()
+			c.awaitFlush() // a close writes the rest
 			return
 		}
 		if c.due {
@@ -301,9 +302,12 @@ func (c *committer) journalFull() error {
 	if c.journal.bytes() < c.dir.opts.JournalBytes {
 		return nil
 	}
-	c.awaitFlush()
-	c.beginFlush()
-	c.awaitFlush()
+	if c.flush != nil { // it may have begun before most of the journal was written
+		c.flushAll()
+	}
+	if c.journal.bytes() >= c.dir.opts.JournalBytes {
+		c.flushAll()
+	}
 	if c.journal.bytes() < c.dir.opts.JournalBytes {
 		return nil
 	}
