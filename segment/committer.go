@@ -93,10 +93,10 @@ func (c *committer) run() {
 			c.endPortion()
 		case <-c.dir.stop:
 			c.round()
-			c.awaitFlush() // a close writes the rest
+			c.awaitFlush() // what its other portions have, the close writes
 			return
 		}
-		if c.due {
+		if c.due && !c.dir.stopping() {
 			c.beginFlush()
 		}
 	}
@@ -297,18 +297,17 @@ func (c *committer) complete() {
 
 // journalFull waits for flushes when the journal has reached its bound, which it does only
 // when the disk is far behind; it is nil once there is room in the journal. While nothing is
-// stamped: a flush and a part that a writer has already would be at one file.
+// stamped: a flush and a part that a writer has already would be at one file. The last round
+// waits for nothing, since the close that follows it brings all into the segments.
 func (c *committer) journalFull() error {
-	if c.journal.bytes() < c.dir.opts.JournalBytes {
-		return nil
-	}
-	if c.flush != nil { // it may have begun before most of the journal was written
+	full := func() bool { return c.journal.bytes() >= c.dir.opts.JournalBytes && !c.dir.stopping() }
+	if c.flush != nil && full() { // it may have begun before most of the journal was written
 		c.flushAll()
 	}
-	if c.journal.bytes() >= c.dir.opts.JournalBytes {
+	if full() {
 		c.flushAll()
 	}
-	if c.journal.bytes() < c.dir.opts.JournalBytes {
+	if !full() {
 		return nil
 	}
 	return fmt.Errorf("%w: the journal is full, and cannot be brought into the segments: %w", ErrNoSpace, c.flushErr)

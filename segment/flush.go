@@ -188,12 +188,13 @@ func (c *committer) awaitFlush() {
 	}
 }
 
-// flushAll carries out the flush that is under way, or a new one, to its end.
+// flushAll carries out the flush that is under way, or a new one, to its end, or until the directory
+// is closed. Committer only.
 func (c *committer) flushAll() {
-	c.awaitFlush()
-	c.beginFlush()
-	for c.awaitFlush(); c.flush != nil; c.awaitFlush() {
+	for again := true; again; again = c.flush != nil && !c.dir.stopping() {
+		c.awaitFlush()
 		c.beginFlush()
+		c.awaitFlush()
 	}
 }
 
