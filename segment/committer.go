@@ -290,6 +290,9 @@ func (c *committer) complete() {
 	c.parts = c.parts[:0]
 	c.meter.done()
 	c.evict()
+	if c.flushErr == nil && c.journal.bytes() >= c.dir.opts.JournalBytes/2 {
+		c.due = true // before appends have to wait for it
+	}
 	if len(c.dirty) > 0 {
 		c.arm()
 	}

@@ -235,7 +235,7 @@ func (c *committer) endPortion() {
 		c.dir.counts.journal.Store(c.journal.bytes())
 		c.pauseFlushes()
 	}
-	c.evict()
+	c.sweep()
 	if len(c.dirty) > 0 && c.dir.fenced() == nil {
 		c.arm()
 	}

@@ -108,8 +108,31 @@ func (c *committer) shrink(s *segmentFile, end int64) {
 	}
 }
 
+// sweep is evict for when something has come to the files: what is not there yet is passed over, so that the
+// tails keep to their bound but for that. It looks at all chunks at most.
+func (c *committer) sweep() {
+	if c.evict(); c.dir.memory.used.Load() <= c.dir.opts.TailBytes {
+		return
+	}
+	kept := c.resident[:0]
+	for _, ch := range c.resident {
+		s := ch.owner
+		switch {
+		case s == nil: // it has left
+		case c.dir.memory.used.Load() <= c.dir.opts.TailBytes || ch != s.chunks[0] || s.flushed < min(ch.end(), s.filled):
+			kept = append(kept, ch)
+		default:
+			s.chunks = s.chunks[1:]
+			s.publishTail()
+			ch.leave()
+		}
+	}
+	clear(c.resident[len(kept):])
+	c.resident = kept
+}
+
 // evict makes the tails smaller until they keep to their bound, or until the
-// oldest chunk is not in its file yet.
+// oldest chunk is not in its file yet: then a flush is due.
 func (c *committer) evict() {
 	for c.dir.memory.used.Load() > c.dir.opts.TailBytes && len(c.resident) > 0 {
 		oldest := c.resident[0]
