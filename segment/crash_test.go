@@ -37,6 +37,7 @@ func variety(seed uint64) func(*DirOptions) {
 		o.Buffered = pick.IntN(4) == 0
 		o.SyncEach = []int{1, 32}[pick.IntN(2)]
 		o.CheckpointBytes = []int64{1, 2000, 1 << 20}[pick.IntN(3)]
+		o.FlushLogs = 1 + pick.IntN(3)
 	}
 }
 
