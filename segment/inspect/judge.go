@@ -68,6 +68,7 @@ type judge struct {
 	snapshots []Snapshot           // that have not been met yet
 	rebuilt   map[string][]byte    // snapshots that are no good: what they would hold
 	odd       map[string]string    // small files that are no good, and why
+	open      map[int64]int64      // by producer: where its transaction begins that has not ended yet; Kafka's
 	lastEpoch epochRun
 	lost      []badRange // offsets that are missing
 	// Those that no snapshot has told the outcome of yet; lostTo does not belong to them.
@@ -115,7 +116,9 @@ type judged struct {
 	cp        *segment.Checkpoint
 	cpOdd     string
 	cpMet     bool
-	aborts    []abort
+	aborts    []abort    // transactions that end here, and were aborted
+	txnWrong  string     // why their index is no good
+	txnIndex  []TxnEntry // what it should hold, where that may have to be written
 }
 
 // badRange is bytes of a log that are no batch which belongs there.
@@ -134,8 +137,6 @@ type fix struct {
 	offset   int64 // -1: as it is
 	epoch    int32 // -1: as it is
 }
-
-type abort struct{ producer, last int64 }
 
 // say notes a finding.
 func (j *judge) say(f Finding) {
@@ -165,7 +166,7 @@ func (j *judge) unreadable(file string, err error) {
 // run looks at all of the partition.
 func (j *judge) run() {
 	j.next, j.epoch, j.lostFrom = -1, -1, math.MaxInt64
-	j.odd, j.rebuilt = map[string]string{}, map[string][]byte{}
+	j.odd, j.rebuilt, j.open = map[string]string{}, map[string][]byte{}, map[int64]int64{}
 	if j.snapshots = j.part.Snapshots; j.one != "" {
 		if _, small := j.oneSegment(); !small {
 			j.snapshots = nil
