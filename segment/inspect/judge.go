@@ -417,11 +417,17 @@ func (j *judge) knownNext() int64 {
 		return now.seal.Next
 	case now.cp != nil && now.cp.Position == end:
 		return now.cp.Next
-	case !now.last && j.part.Layout == Millrace:
+	case !now.last:
 		for i := range j.part.Segments {
-			if base := j.part.Segments[i].Base; base > now.seg.Base {
+			base := j.part.Segments[i].Base
+			if base <= now.seg.Base {
+				continue
+			}
+			// Compaction leaves holes in front of a segment, but nothing that reaches into it.
+			if reaches := j.held.header.NextOffset() > base && j.next <= base; j.part.Layout == Millrace || reaches {
 				return base
 			}
+			break
 		}
 	}
 	return -1

@@ -144,7 +144,7 @@ func (j *judge) fits(e TxnEntry, a abort) bool {
 		return true
 	}
 	for _, r := range j.lost {
-		if r.last >= min(e.FirstOffset, a.FirstOffset) && r.first <= a.LastOffset {
+		if r.last >= min(e.FirstOffset, a.FirstOffset, a.LastStableOffset) && r.first <= a.LastOffset {
 			return true
 		}
 	}

@@ -218,7 +218,7 @@ func TestRandomInjuriesOfKafkaAreMended(t *testing.T) {
 				t.Errorf("%s is %s, and was %s", key, text, whole[key])
 			}
 		})
-		if lost := len(whole) - n; salvage && lost > 3*25 {
+		if lost := len(whole) - n; salvage && lost > 70*len(hit) {
 			t.Errorf("%d records are lost", lost)
 		}
 		if t.Failed() {
