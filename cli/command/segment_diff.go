@@ -120,7 +120,6 @@ func pairUp(fsys vfs.FS, a, b *inspect.Place, f *filter) ([]*pair, error) {
 		if err != nil {
 			return nil, err
 		}
-		overlay.Apply(p)
 		starts, err := inspect.KafkaStarts(fsys, p)
 		if err != nil {
 			return nil, err

@@ -246,7 +246,6 @@ func (d *dumper) place(p *inspect.Place) (took bool, err error) {
 	if d.overlay, err = inspect.NewOverlay(below, p); err != nil {
 		return false, err
 	}
-	d.overlay.Apply(p)
 	d.fsys = d.overlay.FS(below)
 	for i := range p.Partitions {
 		part := &p.Partitions[i]

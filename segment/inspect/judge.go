@@ -28,6 +28,7 @@ const (
 	SaidStartBehind  = "the log start offset lies behind the end of the log"
 	SaidWithoutLog   = "files of a segment whose log is not there"
 	SaidTxnIndex     = "the index of aborted transactions does not agree with the records"
+	SaidEndless      = "the end of an aborted transaction is gone: a broker that recovers the segment takes its records for committed"
 	SaidUnreadable   = "cannot be read"
 	SaidLeftover     = "left by a server, and removed by its next start"
 	SaidStray        = "set aside by a server, which does not use it"
@@ -119,6 +120,7 @@ type judged struct {
 	aborts    []abort    // transactions that end here, and were aborted
 	txnWrong  string     // why their index is no good
 	txnIndex  []TxnEntry // what it should hold, where that may have to be written
+	endless   []TxnEntry // those of them whose marker is gone
 }
 
 // badRange is bytes of a log that are no batch which belongs there.

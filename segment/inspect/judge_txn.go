@@ -103,6 +103,7 @@ func (j *judge) compareAborts(listed []TxnEntry) (entries []TxnEntry, wrong stri
 	stranger := func(e TxnEntry) {
 		if j.isLost(e.LastOffset) && e.Version == 0 && e.LastOffset >= j.now.seg.Base && (len(entries) == 0 || entries[len(entries)-1].LastOffset < e.LastOffset) {
 			entries = append(entries, e) // its marker is gone: without it, aborted records would be served
+			j.now.endless = append(j.now.endless, e)
 			return
 		}
 		differs("it lists a transaction of producer %d that was aborted at offset %d, where no marker says so", e.ProducerID, e.LastOffset)
@@ -170,6 +171,13 @@ func (p *Plan) txnIndex(j *judge, s *judged, changed bool) {
 	end := int64(math.MaxInt64)
 	if n := len(s.bad); n > 0 && s.cut {
 		end = s.bad[n-1].first
+	}
+	for _, e := range s.endless {
+		if e.LastOffset < end && changed {
+			f := about(Harm, s.seg.Log.Path, SaidEndless, fmt.Sprintf("of producer %d, aborted at offset %d", e.ProducerID, e.LastOffset))
+			f.Partition, f.FirstOffset, f.LastOffset = j.part.Name(), e.FirstOffset, e.LastOffset-1
+			p.Left = append(p.Left, f)
+		}
 	}
 	name, b := j.part.Name(), encodeTxnIndex(s.txnIndex, end)
 	why := s.txnWrong

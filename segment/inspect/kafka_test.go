@@ -226,3 +226,33 @@ func TestRandomInjuriesOfKafkaAreMended(t *testing.T) {
 		}
 	}
 }
+
+// When the marker of an aborted transaction is gone, its entry stays, and the plan says what a broker may make of its records.
+func TestTxnIndexWithoutAMarker(t *testing.T) {
+	m := kafkaDir(t)
+	index := read(t, m, txnIndex)
+	first := inspect.DecodeTxnEntry(index)
+	at, log := 0, read(t, m, txnLog)
+	for b, err := range batch.All(log) {
+		h, herr := batch.ReadHeader(b)
+		if err != nil || herr != nil {
+			t.Fatal(err, herr)
+		}
+		if h.BaseOffset == first.LastOffset {
+			break
+		}
+		at += len(b)
+	}
+	log[at+70] ^= 1
+	put(t, m, txnLog, log)
+	plan := repair(t, m, true, "1")
+	if len(plan.Left) != 1 || plan.Left[0].What != inspect.SaidEndless || plan.Left[0].FirstOffset != first.FirstOffset {
+		t.Errorf("left: %v", plan.Left)
+	}
+	if !bytes.Equal(read(t, m, txnIndex), index) {
+		t.Error("the index has changed")
+	}
+	if list := harm(t, m); len(list) > 0 {
+		t.Error(list)
+	}
+}
