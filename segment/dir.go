@@ -329,7 +329,11 @@ func (d *Dir) failedSync(folder string, cause error) error {
 func (d *Dir) sayCorrupt(l *Log, damage error) {
 	now := d.opts.Now().Unix()
 	if said := l.corruptSaid.Load(); now-said >= 60 && l.corruptSaid.CompareAndSwap(said, now) {
-		d.log.Error(SaidDamaged, "partition", l.id.String(), "error", damage)
+		what := SaidDamaged
+		if errors.Is(damage, errMisplaced) {
+			what = SaidOffsetWrong
+		}
+		d.log.Error(what, "partition", l.id.String(), "error", damage)
 	}
 }
 
