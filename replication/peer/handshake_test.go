@@ -316,7 +316,7 @@ func TestTLS(t *testing.T) {
 	loopback := net.IPv4(127, 0, 0, 1)
 	ours, theirs := newAuthority(t), newAuthority(t)
 	with := func(c *tls.Config) func(*Options) {
-		return func(o *Options) { o.TLS = c; o.Secret = []byte("s"); o.HandshakeTimeout = 2 * time.Second }
+		return func(o *Options) { o.TLS = c; o.Secret = []byte("s") }
 	}
 	b := newBook()
 	two := listen(t, 2, b, with(ours.config(loopback)))
