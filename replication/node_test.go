@@ -65,6 +65,20 @@ func start(t *testing.T, all ...*machine) {
 	}
 }
 
+// settle waits until all have a vote in the metadata: before that it depends on fewer of them.
+func settle(t *testing.T, all []*machine) {
+	t.Helper()
+	eventually(t, "everybody votes", func() bool {
+		voters := 0
+		for _, member := range all[0].node.control.Load().Members() {
+			if member.Voter {
+				voters++
+			}
+		}
+		return voters == len(all)
+	})
+}
+
 func (m *machine) config() *config.Broker {
 	cfg, _, err := config.ParseBroker(m.props)
 	if err != nil {
@@ -253,6 +267,7 @@ func TestReplicated(t *testing.T) {
 func TestLeaderGone(t *testing.T) {
 	all := machines(t, 3, "min.insync.replicas", "2")
 	start(t, all...)
+	settle(t, all)
 	id := create(t, all[0], engine.NewTopic{Name: "orders", Partitions: 1, ReplicationFactor: 3})
 	written := 0
 	for range 3 {
@@ -286,6 +301,7 @@ func TestLeaderGone(t *testing.T) {
 func TestTooFewInSync(t *testing.T) {
 	all := machines(t, 3, "min.insync.replicas", "3")
 	start(t, all...)
+	settle(t, all)
 	id := create(t, all[0], engine.NewTopic{Name: "orders", Partitions: 1, ReplicationFactor: 3})
 	leader, p := leaderOf(t, all, id, 0)
 	mustProduce(t, p, "first")
@@ -309,6 +325,7 @@ func TestTooFewInSync(t *testing.T) {
 func TestLeave(t *testing.T) {
 	all := machines(t, 3, "min.insync.replicas", "2")
 	start(t, all...)
+	settle(t, all)
 	id := create(t, all[0], engine.NewTopic{Name: "orders", Partitions: 1, ReplicationFactor: 3})
 	leader, p := leaderOf(t, all, id, 0)
 	mustProduce(t, p, "first")

@@ -22,10 +22,10 @@ var rooms = map[string][]string{
 	"cli/millrace": {"cli/command"},
 	"cli/command":  {"cli/bench", "cli/serve", "engine/config", "engine/coordinator", "engine/source", "segment", "segment/inspect", "segment/batch", "segment/producer", "segment/vfs", "engine", "engine/catalog", "engine/group"},
 	"cli/bench":    {},
-	"cli/serve":    {"server", "engine", "engine/config", "segment/vfs"},
+	"cli/serve":    {"server", "replication", "engine", "engine/catalog", "engine/config", "segment/vfs"},
 	"server":       {"engine", "engine/coordinator", "engine/group", "engine/catalog", "engine/config", "segment", "segment/batch", "segment/producer", "segment/bounded"},
 	"engine":       {"engine/coordinator", "engine/group", "engine/catalog", "engine/config", "segment", "segment/batch", "segment/producer", "segment/vfs"},
-	"replication":  {"engine", "engine/catalog", "engine/config", "replication/controller", "replication/gossip", "replication/peer"},
+	"replication":  {"engine", "engine/catalog", "engine/config", "segment", "replication/controller", "replication/gossip", "replication/isr", "replication/liveness", "replication/peer", "replication/raftlog", "replication/stream"},
 
 	"replication/controller": {"engine/catalog", "replication/raftlog"},
 	"replication/raftlog":    {"segment/vfs"},
@@ -33,7 +33,7 @@ var rooms = map[string][]string{
 	"replication/stream":     {"segment", "segment/batch"},
 	"replication/gossip":     {"replication/peer"},
 	"replication/peer":       {},
-	"replication/liveness":   {"engine/catalog"},
+	"replication/liveness":   {"engine/catalog", "replication/peer"},
 
 	"engine/coordinator": {"engine/group", "engine/catalog", "engine/config", "segment/batch"},
 	"engine/group":       {"segment/batch"},

@@ -20,14 +20,14 @@ const (
 
 // Join makes a node a member, or gives a member another address. It gets everything, and becomes a voter when it has caught up and is
 // needed. The leader does it; elsewhere it returns ErrNotLeader.
-func (c *Controller) Join(ctx context.Context, node int32, address raft.ServerAddress) error {
+func (c *Controller) Join(ctx context.Context, node int32, address string) error {
 	return c.change(ctx, func(in *instance, left time.Duration) raft.IndexFuture {
 		for _, s := range in.servers() {
-			if s.ID == serverID(node) && s.Address == address {
+			if s.ID == serverID(node) && string(s.Address) == address {
 				return nil
 			}
 		}
-		return in.raft.AddNonvoter(serverID(node), address, 0, left)
+		return in.raft.AddNonvoter(serverID(node), raft.ServerAddress(address), 0, left)
 	})
 }
 
