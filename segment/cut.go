@@ -81,7 +81,7 @@ func (l *Log) readCut() (*cut, error) {
 }
 
 // carryOut changes the files as c, which is written down, says, durably, and then removes what is written down. It may
-// be done again after any part of it.
+// be done again after any part of it. Log files get their ….deleted name: who calls it, or the next open, removes them.
 func (l *Log) carryOut(c *cut) error {
 	fs := l.dir.fs
 	entries, err := fs.ReadDir(l.path)
@@ -90,8 +90,16 @@ func (l *Log) carryOut(c *cut) error {
 	}
 	for _, entry := range entries {
 		goes, err := l.goes(c, entry.Name())
-		if err == nil && goes {
-			err = fs.Remove(filepath.Join(l.path, entry.Name()))
+		if err != nil {
+			return err
+		}
+		name := filepath.Join(l.path, entry.Name())
+		switch {
+		case !goes:
+		case strings.HasSuffix(name, ".log"): // removing a large file takes long, and appends are waiting
+			err = fs.Rename(name, name+deletedSuffix)
+		default:
+			err = fs.Remove(name)
 		}
 		if err != nil {
 			return err

@@ -20,7 +20,8 @@ import (
 //
 // It waits for the disk, at most until ctx ends or the directory is stalled (ErrStalled). After such an error, or ErrClosed,
 // the log may be cut or not, or be cut later, but never what is appended after the return. ErrHeld while the log is held, or another call is
-// under way. Other errors say that nothing was done, but for an ErrFenced: the log is cut then, or the next open does it.
+// under way. Other errors say that nothing was done, but for an ErrFenced: the next open finds out whether
+// the log is to be cut, and does it.
 func (l *Log) Truncate(ctx context.Context, offset int64) error {
 	return l.shorten(ctx, offset, func() (*cut, error) { return l.planCut(offset) })
 }
@@ -124,9 +125,15 @@ func (l *Log) shortenNow(plan func() (*cut, error)) error {
 	if err := l.note(c, at); err != nil {
 		return err
 	}
-	l.showCut(c, kept, short)
+	gone := (*l.segments.Load())[len(kept):]
+	l.showCut(c, gone, append(kept[:len(kept):len(kept)], short))
 	if err := l.carryOut(c); err != nil {
 		return d.fence("truncate", l.path, err)
+	}
+	for _, s := range gone {
+		if s.base != c.base {
+			d.throwAway(trashed{path: s.name(".log" + deletedSuffix)}, l.config.Load().DeleteDelay)
+		}
 	}
 	again, err := l.reopen(c, kept, short, at.snapshots)
 	if err != nil {
@@ -307,13 +314,11 @@ func (l *Log) note(c *cut, at rest) error {
 }
 
 // showCut has readers see the log as it is going to be, before the files are changed. Who is reading begins anew.
-func (l *Log) showCut(c *cut, kept []*segmentFile, short *segmentFile) {
-	gone := (*l.segments.Load())[len(kept):]
+func (l *Log) showCut(c *cut, gone, shown []*segmentFile) {
 	for _, s := range gone {
 		s.cut.Store(true)
 		s.rebuilt.Store(true)
 	}
-	shown := append(kept[:len(kept):len(kept)], short)
 	l.mu.Lock()
 	l.segments.Store(&shown)
 	l.mu.Unlock()

@@ -8,6 +8,7 @@ import (
 	"path"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/millrace/millrace/segment/producer"
 	"github.com/millrace/millrace/segment/vfs"
@@ -327,4 +328,46 @@ func FuzzDecodeNotes(f *testing.F) {
 			}
 		}
 	})
+}
+
+// The files of what was cut go, at once or with the next open.
+func TestFilesOfWhatWasCutGo(t *testing.T) {
+	for _, delay := range []time.Duration{0, time.Minute} {
+		fs := newMem(t)
+		d := openDir(t, fs)
+		cfg := smallSegments()
+		cfg.DeleteDelay = delay
+		l := d.open(t, "orders", 0, cfg)
+		fill(t, l, 0, 60)
+		l.mustTruncate(t, 30)
+		count := func() (logs, waiting int) {
+			t.Helper()
+			entries, err := fs.ReadDir(l.path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, e := range entries {
+				if _, suffix, _ := parseFile(e.Name()); suffix == "log" {
+					logs++
+				} else if suffix == "log.deleted" {
+					waiting++
+				} else if suffix == "index.deleted" || e.Name() == cutFile {
+					t.Errorf("there is %s", e.Name())
+				}
+			}
+			return logs, waiting
+		}
+		if logs, waiting := count(); logs != len(*l.segments.Load()) || (waiting > 0) != (delay > 0) {
+			t.Errorf("delay %v: %d logs of %d, %d wait", delay, logs, len(*l.segments.Load()), waiting)
+		}
+		fill(t, l, 30, 60) // the same names again
+		d.close(t)
+		d = openDir(t, fs)
+		l = d.open(t, "orders", 0, cfg)
+		d.settle(t)
+		if logs, waiting := count(); logs != len(*l.segments.Load()) || waiting > 0 || l.LogEndOffset() != 60 {
+			t.Errorf("after a restart: %d logs of %d, %d wait, ends at %d", logs, len(*l.segments.Load()), waiting, l.LogEndOffset())
+		}
+		d.close(t)
+	}
 }
