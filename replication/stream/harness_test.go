@@ -176,6 +176,7 @@ func (l *realLog) SetHighWatermark(o int64) {
 		}
 	}
 }
+
 // whole is what a segment.Log has to have for a follower's log.
 type whole interface {
 	Epochs() []segment.EpochEntry
