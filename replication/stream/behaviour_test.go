@@ -1,119 +1,16 @@
 package stream
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"io"
 	"math"
-	"slices"
-	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/millrace/millrace/segment"
 )
-
-// stage set: one leader, one follower, some partitions in memory, virtual time.
-type scene struct {
-	t         *testing.T
-	leaders   []*memLog
-	followers []*memLog
-	parts     []*Partition
-	host      *follower
-	story     *story
-	push      *Push
-	recv      *Receiver
-}
-
-func newScene(t *testing.T, n int, change func(leader, follower *Config)) *scene {
-	s := &scene{t: t, host: &follower{logs: map[Key]Sink{}, epoch: map[Key]int32{}}, story: newStory()}
-	lead, foll := testConfig(1), testConfig(2)
-	if change != nil {
-		change(&lead, &foll)
-	}
-	s.push, s.recv = NewPush(lead, 2, s.story), NewReceiver(foll, s.host)
-	for i := range n {
-		l, f := newMemLog(), newMemLog()
-		s.leaders, s.followers = append(s.leaders, l), append(s.followers, f)
-		s.host.logs[key(i)], s.host.epoch[key(i)] = f, 5
-		p := s.push.Lead(key(i), l, 5)
-		l.advanced = p.Wake
-		s.parts = append(s.parts, p)
-	}
-	return s
-}
-
-// connect runs a connection; cut makes it lose everything from then on, without an end.
-func (s *scene) connect(bulk bool) (c *connection, leaderSide, followerSide *weak) {
-	a, b := net2(s.t)
-	return connect(s.t, s.push, s.recv, bulk, a, b), a, b
-}
-
-func net2(t testing.TB) (*weak, *weak) {
-	a, b := wires(t, false)
-	return &weak{Conn: a}, &weak{Conn: b}
-}
-
-// weak is a connection that can be made to swallow what is written, or to change it.
-type weak struct {
-	Conn
-	mu     sync.Mutex
-	silent bool
-	spoil  func(b []byte) []byte
-}
-
-func (w *weak) Write(b []byte) (int, error) {
-	w.mu.Lock()
-	silent, spoil := w.silent, w.spoil
-	w.mu.Unlock()
-	if silent {
-		return len(b), nil
-	}
-	if spoil != nil {
-		if _, err := w.Conn.Write(spoil(bytes.Clone(b))); err != nil {
-			return 0, err
-		}
-		return len(b), nil
-	}
-	return w.Conn.Write(b)
-}
-
-func (w *weak) set(f func()) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	f()
-}
-
-// settle lets everything happen that does within a while.
-func (s *scene) settle(d time.Duration) {
-	time.Sleep(d)
-	synctest.Wait()
-}
-
-func (s *scene) same() {
-	s.t.Helper()
-	for i := range s.leaders {
-		if !bytes.Equal(s.leaders[i].bytes(), s.followers[i].bytes()) {
-			s.t.Errorf("partition %d: the follower's log ends at %d, the leader's at %d; %v", i, s.followers[i].LogEndOffset(), s.leaders[i].LogEndOffset(), s.story.told())
-		}
-	}
-}
-
-func (s *scene) heard(what string) bool {
-	return slices.ContainsFunc(s.story.told(), func(l string) bool { return strings.Contains(l, what) })
-}
-
-// inBubble runs a test in virtual time, which goes on at the end until the logs have come to rest.
-func inBubble(t *testing.T, f func(t *testing.T)) {
-	t.Helper()
-	synctest.Test(t, func(t *testing.T) {
-		t.Cleanup(func() { time.Sleep(time.Second) })
-		f(t)
-	})
-}
 
 func TestReconnectResumes(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
@@ -151,6 +48,26 @@ func TestReconnectResumes(t *testing.T) {
 		s.settle(time.Second)
 		if s.followers[0].LogEndOffset() == s.leaders[0].LogEndOffset() {
 			t.Error("pushed after Stop")
+		}
+	})
+}
+
+// TestLostBeforeAcked: however soon the next connection comes, of a quiet partition that is back the last word is not that it is lost.
+func TestLostBeforeAcked(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		s := newScene(t, 1, nil)
+		s.leaders[0].lead(t, 5, 1, 10)
+		s.story.slow = 50 * time.Millisecond
+		for range 20 {
+			c, _, _ := s.connect(false)
+			s.settle(time.Millisecond)
+			c.cancel() // the next one is there before it has ended
+		}
+		s.settle(time.Second)
+		s.connect(false)
+		s.settle(time.Second)
+		if s.story.acked[key(0)] != 1 || s.parts[0].Acked() != 1 {
+			t.Errorf("the last word is %d", s.story.acked[key(0)])
 		}
 	})
 }
@@ -525,87 +442,6 @@ func TestBudget(t *testing.T) {
 		if errors.Is(four.followErr, ErrNoRoom) || s.recv.given != 0 {
 			t.Errorf("%v, %d bytes given", four.followErr, s.recv.given)
 		}
-	})
-}
-
-// TestBulk: a partition that is far behind goes to the bulk stream, throttled, while the others go on, and comes back.
-func TestBulk(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
-		wanted, throttled := 0, 0
-		s := newScene(t, 2, func(l, _ *Config) {
-			l.FarBytes = 1 << 20
-			l.NeedBulk = func() { wanted++ }
-			l.Throttle = func(n int) time.Duration { throttled += n; return time.Duration(n) * time.Second / (4 << 20) }
-		})
-		for range 400 {
-			s.leaders[0].lead(t, 5, 1, 64<<10)
-		}
-		s.connect(false)
-		f := s.followers[0]
-		f.set(func() { f.delay = func() time.Duration { return 20 * time.Millisecond } })
-		s.settle(30 * time.Millisecond)
-		if wanted != 1 || s.parts[0].Bulk() {
-			t.Fatalf("a bulk stream was wanted %d times", wanted)
-		}
-		bulk, _, _ := s.connect(true)
-		s.settle(100 * time.Millisecond)
-		if !s.parts[0].Bulk() || s.parts[1].Bulk() || s.parts[0].Lag() == 0 {
-			t.Fatalf("bulk %v %v, lag %d", s.parts[0].Bulk(), s.parts[1].Bulk(), s.parts[0].Lag())
-		}
-		for range 10 { // the other one is not slower for it
-			s.leaders[1].lead(t, 5, 1, 10)
-			s.settle(2 * time.Millisecond)
-			if s.parts[1].Lag() != 0 {
-				t.Fatal("the small one lags")
-			}
-		}
-		at := time.Now()
-		for range 100 {
-			s.settle(200 * time.Millisecond)
-			if s.parts[0].Lag() == 0 && !s.parts[0].Bulk() {
-				break
-			}
-		}
-		s.same()
-		if d := time.Since(at); d < 2*time.Second || d > 8*time.Second || throttled < 10<<20 {
-			t.Errorf("%d bytes in %v", throttled, d)
-		}
-		if s.push.Counts().Moves.Load() != 2 || s.heard("lost") {
-			t.Errorf("%d moves, %v", s.push.Counts().Moves.Load(), s.story.told())
-		}
-		bulk.wait() // nobody needs it
-		if bulk.leadErr != nil {
-			t.Error(bulk.leadErr)
-		}
-		s.leaders[0].lead(t, 5, 1, 10)
-		s.settle(100 * time.Millisecond)
-		s.same()
-	})
-}
-
-// TestBulkBreaks: what was on a bulk stream that breaks goes on with the other.
-func TestBulkBreaks(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
-		s := newScene(t, 1, func(l, _ *Config) {
-			l.FarBytes = 1 << 20
-			l.Throttle = func(int) time.Duration { return time.Second }
-		})
-		for range 100 {
-			s.leaders[0].lead(t, 5, 1, 64<<10)
-		}
-		bulk, _, _ := s.connect(true)
-		s.settle(time.Millisecond)
-		s.connect(false)
-		s.settle(3 * time.Second)
-		if !s.parts[0].Bulk() {
-			t.Fatal("not on the bulk stream")
-		}
-		bulk.stop()
-		s.settle(time.Second)
-		if s.parts[0].Bulk() {
-			t.Error("still on it")
-		}
-		s.same()
 	})
 }
 

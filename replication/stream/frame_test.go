@@ -95,7 +95,7 @@ func decode(b []byte) (again []byte, err error) {
 		if err != nil {
 			return again, err
 		}
-		write := func([]byte) []byte { return nil }
+		var write func([]byte) []byte
 		switch h.kind {
 		case kindHello:
 			var m hello

@@ -61,6 +61,7 @@ type story struct {
 	lines []string
 	acked map[Key]int64
 	news  chan struct{}
+	slow  time.Duration // Lost takes as long
 	hear  func(p *Partition, end int64)
 }
 
@@ -85,7 +86,11 @@ func (o *story) Acked(p *Partition, epoch, end int64) {
 		o.hear(p, end)
 	}
 }
-func (o *story) Lost(p *Partition)                { o.note(p, -1, "lost") }
+func (o *story) Lost(p *Partition) {
+	time.Sleep(o.slow)
+	o.note(p, -1, "lost")
+}
+
 func (o *story) Fenced(p *Partition, epoch int32) { o.note(p, -1, fmt.Sprint("fenced by ", epoch)) }
 func (o *story) Failed(p *Partition, err error)   { o.note(p, -1, err.Error()) }
 

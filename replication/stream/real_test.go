@@ -3,6 +3,7 @@ package stream
 import (
 	"bytes"
 	"context"
+	"errors"
 	"math/rand/v2"
 	"sync"
 	"testing"
@@ -23,7 +24,7 @@ func TestLeadersChange(t *testing.T) {
 		var disks [2]*vfs.Mem
 		for i := range logs {
 			disks[i] = vfs.NewMem()
-			if err := disks[i].MkdirAll("/d", 0o755); err != nil {
+			if err := errors.Join(disks[i].MkdirAll("/d", 0o755), disks[i].SyncDir("/")); err != nil {
 				t.Fatal(err)
 			}
 			logs[i] = openLog(t, openDir(t, disks[i], "/d"), 0)
