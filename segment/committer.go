@@ -42,12 +42,12 @@ type committer struct {
 
 	full error // why nothing more goes through the journal in this round
 
-	dirty    []*Log // with bytes that are in the journal alone, or not synced
+	dirty    []*Log   // with bytes that are in the journal alone, or not synced
 	flush    *flush   // under way, nil when none is
 	flushing *portion // of it, under way, nil between two
 	flushErr error    // of the last one
-	due      bool   // flush now, whatever the clock says
-	armed    bool   // the timer is set
+	due      bool     // flush now, whatever the clock says
+	armed    bool     // the timer is set
 	timer    *time.Timer
 	pause    time.Duration // between two flushes
 	room     room

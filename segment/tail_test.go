@@ -32,7 +32,7 @@ func TestLittleOfManyLogsTakesLittleMemory(t *testing.T) {
 // What was written since keeps the oldest chunk in memory, and none that is younger and in its file.
 func TestTailsKeepToTheirBoundBehindAnUnflushedChunk(t *testing.T) {
 	faulty := vfs.NewFaulty(newMem(t))
-	d := openDir(t, faulty, byJournal, func(o *DirOptions) { o.TailBytes = 2 * chunkSize })
+	d := openDir(t, faulty, byJournal)
 	defer d.close(t)
 	oldest, other := d.open(t, "orders", 0, DefaultLogConfig()), d.open(t, "orders", 1, DefaultLogConfig())
 	oldest.mustAppend(t, makeBatch(t, 1, "x", 1))
@@ -45,6 +45,7 @@ func TestTailsKeepToTheirBoundBehindAnUnflushedChunk(t *testing.T) {
 	oldest.mustAppend(t, makeBatch(t, 1, "z", 1))
 	used := int64(0)
 	if err := d.onCommitter(context.Background(), func() { // nothing comes between the flush and the look
+		d.opts.TailBytes = 2 * chunkSize
 		close(hold)
 		d.committer.awaitFlush()
 		used = d.memory.used.Load()
