@@ -3,6 +3,7 @@ package inspect_test
 import (
 	"context"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"syscall"
@@ -122,5 +123,29 @@ func TestVerifyOfSequences(t *testing.T) {
 	}
 	if n != 2 || len(list) != 2 {
 		t.Errorf("%v", list)
+	}
+}
+
+// DESIGN.md lists which injury is found by whom.
+func TestWhoFindsWhat(t *testing.T) {
+	text, err := os.ReadFile("../../DESIGN.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	design := strings.Join(strings.Fields(string(text)), " ")
+	for who, takes := range map[string]func(i *injure.Injury) bool{
+		"a start says: ": func(i *injure.Injury) bool { return i.AtStart },
+		"a server says when what is hurt is first read (records by a consumer, an index by the first search): ": func(i *injure.Injury) bool { return i.WhenRead },
+		"verify alone: ": func(i *injure.Injury) bool { return !i.AtStart && !i.WhenRead },
+	} {
+		var names []string
+		for i := range injure.All {
+			if takes(&injure.All[i]) {
+				names = append(names, "`"+injure.All[i].Name+"`")
+			}
+		}
+		if list := who + strings.Join(names, ", "); !strings.Contains(design, list+" -") && !strings.Contains(design, list+".") {
+			t.Errorf("DESIGN.md does not say: %s", list)
+		}
 	}
 }
