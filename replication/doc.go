@@ -5,5 +5,6 @@
 // that is alone uses engine.Solo and needs nothing from here.
 //
 // A millrace of this version is one node. Built so far, and used by nothing yet: the metadata
-// of several nodes (replication/controller, on replication/raftlog).
+// of several nodes (replication/controller, on replication/raftlog), the streams by which leaders push
+// (replication/stream), and in-sync sets (replication/isr).
 package replication
