@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"time"
 
 	"github.com/millrace/millrace/engine/catalog"
 	"github.com/millrace/millrace/segment/vfs"
@@ -44,6 +45,42 @@ type Replicator interface {
 	Changed(p *Partition, role Role)
 	// Removed says that p is no longer here. As Changed.
 	Removed(p *Partition)
+}
+
+// FollowerEnds is what a [Replicator] may offer beside: how far followers are.
+type FollowerEnds interface {
+	// FollowerEnd is what a follower of p, which this node leads, has on its disk: its log's start, 0 when that is not known, and its end; false
+	// when it has not told. It is called for each fetch of a consumer in another rack, must not block, and should not allocate.
+	FollowerEnd(p *Partition, broker int32) (logStart, logEnd int64, known bool)
+}
+
+// Quorum is the members of a cluster's controller.
+type Quorum struct {
+	Leader        int32
+	Term          int64
+	HighWatermark int64 // index of the last entry that is committed, and one more
+	Members       []QuorumMember
+}
+
+// QuorumMember is one of them, with what the leader knows of it.
+type QuorumMember struct {
+	ID       int32
+	Voter    bool
+	LogEnd   int64     // index of the last entry that it has, and one more; -1 when that is not known
+	Heard    time.Time // when it answered last; zero when that is not known, and of the leader
+	CaughtUp time.Time // when it had everything last; likewise
+}
+
+// QuorumTeller is what a cluster's [Metadata] may offer beside: who carries it.
+type QuorumTeller interface {
+	// Quorum asks the leader, until ctx ends. catalog.ErrNoLeader when there is none.
+	Quorum(ctx context.Context) (Quorum, error)
+}
+
+// LeaderTeller is what a cluster's [Metadata] may offer beside: where changes are decided.
+type LeaderTeller interface {
+	// Leader is the node that decides about changes, as far as this one knows. It does not block.
+	Leader() (node int32, known bool)
 }
 
 // Solo is the replicator of a node that is alone: durable here is committed.

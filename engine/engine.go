@@ -377,6 +377,25 @@ func (e *Engine) NodeID() int32 { return e.options.Config.NodeID }
 // Clustered tells whether this node is one of several.
 func (e *Engine) Clustered() bool { return e.options.Cluster != nil }
 
+// Controller is the node to which clients best send changes: the one that decides about them, when it is known and can be
+// reached, else this one. Any node takes them. It does not block.
+func (e *Engine) Controller(image *catalog.Image) int32 {
+	if l, tells := e.catalog.(LeaderTeller); tells {
+		if id, known := l.Leader(); known {
+			if b, registered := image.Broker(id); registered && !b.Fenced {
+				return id
+			}
+		}
+	}
+	return e.NodeID()
+}
+
+// Quorum tells who carries the metadata; nil when this node is alone or cannot tell.
+func (e *Engine) Quorum() QuorumTeller {
+	q, _ := e.catalog.(QuorumTeller)
+	return q
+}
+
 // Close closes logs and catalogue; appends that are queued are committed first. When
 // ctx ends before that, the next Open recovers as after a crash. Closing again
 // does nothing.

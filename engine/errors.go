@@ -33,6 +33,8 @@ var (
 	ErrEmptyProduce = errors.New("engine: no record batch")
 	// ErrOffsetOutOfRange says that an offset lies outside of what the partition holds.
 	ErrOffsetOutOfRange = errors.New("engine: offset out of range")
+	// ErrOffsetNotAvailable says that a new leader does not know yet how far the partition is committed.
+	ErrOffsetNotAvailable = errors.New("engine: offset not available yet")
 	// ErrFencedLeaderEpoch says that the caller knows an older leader epoch than the current one.
 	ErrFencedLeaderEpoch = errors.New("engine: leader epoch is fenced")
 	// ErrUnknownLeaderEpoch says that the caller knows a newer leader epoch than the current one.

@@ -123,11 +123,19 @@ func (p *Partition) Unwatch(w *Waiter) { p.watchers.remove(w) }
 // the one that is; -1 means that the client does not know. ErrNotHere when they agree and another node leads.
 func (p *Partition) CheckLeader(epoch int32) error {
 	role := p.role.Load()
-	switch current := role.Placed.LeaderEpoch; {
+	err := role.checkEpoch(epoch)
+	if err == nil && !role.Leads {
+		err = ErrNotHere
+	}
+	return err
+}
+
+// CheckReplica is CheckLeader for what a follower may answer, too.
+func (p *Partition) CheckReplica(epoch int32) error { return p.role.Load().checkEpoch(epoch) }
+
+func (r *Role) checkEpoch(epoch int32) error {
+	switch current := r.Placed.LeaderEpoch; {
 	case epoch < 0 || epoch == current:
-		if !role.Leads {
-			return ErrNotHere
-		}
 		return nil
 	case epoch < current:
 		return fmt.Errorf("%w: %d, current is %d", ErrFencedLeaderEpoch, epoch, current)
@@ -228,6 +236,23 @@ func (p *Partition) EndOffsetForEpoch(epoch int32) (foundEpoch int32, endOffset 
 		return epoch, p.LogEndOffset()
 	}
 	return p.at.Load().log.EndOffsetForEpoch(epoch)
+}
+
+// CheckLatest is ErrOffsetNotAvailable while the high watermark of a partition that this node has come to lead lags behind what the leader before may have
+// told consumers: an offset from the end would go back.
+func (p *Partition) CheckLatest() error {
+	watermark, end, epoch := p.HighWatermark(), p.LogEndOffset(), p.LeaderEpoch()
+	if watermark >= end || epoch == 0 {
+		return nil
+	}
+	_, start := p.at.Load().log.EndOffsetForEpoch(epoch - 1)
+	if start < 0 {
+		start = end // nothing has been appended under this epoch
+	}
+	if watermark < start {
+		return fmt.Errorf("%w: the high watermark is %d, and the leader epoch began at %d", ErrOffsetNotAvailable, watermark, start)
+	}
+	return nil
 }
 
 // EpochAt is the leader epoch under which the record at offset was appended;

@@ -79,15 +79,19 @@ func (t Topics) AlterConfigs(ctx context.Context, alterations []ConfigAlteration
 			open = append(open, i)
 		}
 	}
-	for len(open) > 0 {
-		open = t.alterOnce(ctx, alterations, open, errs, validateOnly)
+	missing := func(image *catalog.Image) bool {
+		return slices.ContainsFunc(alterations, func(a ConfigAlteration) bool {
+			return a.Type == catalog.ResourceTopic && image.Topic(a.Name) == nil
+		})
+	}
+	for image := t.settled(ctx, missing); len(open) > 0; image = t.catalog.Image() {
+		open = t.alterOnce(ctx, image, alterations, open, errs, validateOnly)
 	}
 	return errs
 }
 
 // alterOnce plans and proposes, and returns those whose resource has changed between the two.
-func (t Topics) alterOnce(ctx context.Context, alterations []ConfigAlteration, open []int, errs []error, validateOnly bool) (again []int) {
-	image := t.catalog.Image()
+func (t Topics) alterOnce(ctx context.Context, image *catalog.Image, alterations []ConfigAlteration, open []int, errs []error, validateOnly bool) (again []int) {
 	command := catalog.AlterConfigs{Base: image.Version()}
 	var planned []int
 	for _, i := range open {

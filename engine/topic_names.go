@@ -11,8 +11,8 @@ import (
 // number and an id beside it.
 const maxTopicName = 249
 
-// metadataTopic is a name that Kafka keeps for its own metadata.
-const metadataTopic = "__cluster_metadata"
+// MetadataTopic is a name that Kafka keeps for its own metadata.
+const MetadataTopic = "__cluster_metadata"
 
 // CheckTopicName judges the name of a topic by Kafka's rules, in its words.
 func CheckTopicName(name string) error {

@@ -81,8 +81,11 @@ func (t Topics) Create(ctx context.Context, topics []NewTopic, validateOnly bool
 		open[i] = i
 	}
 	tooMuch := exceeds(topics, t.config())
-	for len(open) > 0 {
-		image, broker := t.catalog.Image(), t.config()
+	exists := func(image *catalog.Image) bool {
+		return slices.ContainsFunc(topics, func(n NewTopic) bool { return image.Topic(n.Name) != nil })
+	}
+	for image := t.settled(ctx, exists); len(open) > 0; image = t.catalog.Image() {
+		broker := t.config()
 		command, planned := catalog.CreateTopics{}, []int{}
 		for _, i := range open {
 			plan, err := catalog.NewTopic{}, tooMuch
@@ -171,8 +174,8 @@ func setRepeatedAside(topics []NewTopic) (single []NewTopic, aside []CreatedTopi
 		case count[topic.Name] > 1:
 			count[topic.Name] = 0
 			aside = append(aside, CreatedTopic{Name: topic.Name, Err: refuse(ErrInvalidRequest, "Duplicate topic name.")})
-		case topic.Name == metadataTopic:
-			aside = append(aside, CreatedTopic{Name: topic.Name, Err: refuse(ErrInvalidRequest, "Creation of internal topic "+metadataTopic+" is prohibited.")})
+		case topic.Name == MetadataTopic:
+			aside = append(aside, CreatedTopic{Name: topic.Name, Err: refuse(ErrInvalidRequest, "Creation of internal topic "+MetadataTopic+" is prohibited.")})
 		default:
 			single = append(single, topic)
 		}

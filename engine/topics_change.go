@@ -28,7 +28,9 @@ func (t Topics) Delete(ctx context.Context, refs []TopicRef) ([]DeletedTopic, er
 	if !t.config().DeleteTopics {
 		return nil, refuse(ErrDeletionDisabled, "Topic deletion is disabled.")
 	}
-	image := t.catalog.Image()
+	image := t.settled(ctx, func(image *catalog.Image) bool {
+		return slices.ContainsFunc(refs, func(ref TopicRef) bool { _, err := lookUp(image, ref); return err != nil })
+	})
 	deleted := setWrongRefsAside(refs)
 	var command catalog.DeleteTopics
 	var planned []int
@@ -188,8 +190,10 @@ func (t Topics) grow(ctx context.Context, topics []MorePartitions, results []Gro
 	for i := range open {
 		open[i] = i
 	}
-	for len(open) > 0 {
-		image := t.catalog.Image()
+	missing := func(image *catalog.Image) bool {
+		return slices.ContainsFunc(topics, func(m MorePartitions) bool { return image.Topic(m.Topic) == nil })
+	}
+	for image := t.settled(ctx, missing); len(open) > 0; image = t.catalog.Image() {
 		var command catalog.CreatePartitions
 		var planned []int
 		total := 0

@@ -18,7 +18,7 @@ import (
 // v5: log start offset
 // v7: fetch sessions, see fetch_session.go
 // v9: current leader epoch
-// v11: rack of the client, preferred read replica (always none: this broker leads what it has)
+// v11: rack of the client, preferred read replica; a follower answers consumers, too (KIP-392)
 // v12: flexible; last fetched epoch and diverging epoch
 // v13: topic ids instead of names
 // v15: the replica is named in a tagged field
@@ -47,8 +47,10 @@ type fetchResult struct {
 	highWatermark    int64
 	lastStableOffset int64
 	logStartOffset   int64
-	size             int // bytes of records
-	first, last      int // the pieces of the view that are the records
+	elsewhere        bool  // the client is to read from
+	preferred        int32 // this replica
+	size             int   // bytes of records
+	first, last      int   // the pieces of the view that are the records
 }
 
 // fetchState is what a connection keeps from fetch to fetch, so that a fetch
@@ -248,9 +250,9 @@ func (r *fetchRun) examine() bool {
 		*res = fetchResult{part: res.part, key: res.key, name: res.name, want: res.want, highWatermark: -1, lastStableOffset: -1, logStartOffset: -1}
 		r.locate(img, res)
 		if res.code == codeNone {
-			r.checkEpochs(res)
+			r.check(img, res)
 		}
-		if res.code != codeNone || res.diverging {
+		if res.code != codeNone || res.diverging || res.elsewhere {
 			ready = true
 			continue
 		}
@@ -289,12 +291,24 @@ func (r *fetchRun) locate(img *catalog.Image, res *fetchResult) {
 	}
 }
 
-// checkEpochs compares what the client knows about leaders with what is so here.
-func (r *fetchRun) checkEpochs(res *fetchResult) {
+// check compares what the client knows about leaders with what is so here, and finds out whether it had better read elsewhere.
+func (r *fetchRun) check(img *catalog.Image, res *fetchResult) {
 	want := &res.want
-	if err := res.partition.CheckLeader(want.leaderEpoch); err != nil {
+	anyReplica := r.cl.version >= 11 && r.replica() < 0
+	err := res.partition.CheckReplica(want.leaderEpoch)
+	if err == nil && !anyReplica {
+		err = res.partition.CheckLeader(want.leaderEpoch)
+	}
+	if err != nil {
 		r.fail(res, err)
 		return
+	}
+	if anyReplica && r.st.req.Rack != "" {
+		res.preferred = r.s.engine.ReadReplica(img, res.partition, r.st.req.Rack, want.offset)
+		if res.elsewhere = res.preferred >= 0; res.elsewhere {
+			r.offsets(res)
+			return
+		}
 	}
 	if r.replica() >= 0 {
 		// No other broker replicates from this one, so every follower is a stranger.
@@ -306,9 +320,9 @@ func (r *fetchRun) checkEpochs(res *fetchResult) {
 		return
 	}
 	if want.offset < res.partition.LogStartOffset() || want.offset > res.partition.LogEndOffset() {
-		res.code = codeOffsetOutOfRange
+		res.code = codeOffsetOutOfRange // a follower may lag; told that by one, clients turn to the leader
 	}
-	if want.fetchedEpoch < 0 {
+	if want.fetchedEpoch < 0 || res.code != codeNone && !res.partition.Leads() {
 		return
 	}
 	switch epoch, end := res.partition.EndOffsetForEpoch(want.fetchedEpoch); {
@@ -354,7 +368,7 @@ func (r *fetchRun) fail(res *fetchResult, err error) {
 
 // failWith notes an error code, and who leads if that may be the reason.
 func (r *fetchRun) failWith(res *fetchResult, code int16) {
-	res.highWatermark, res.lastStableOffset, res.logStartOffset, res.size = -1, -1, -1, 0
+	res.highWatermark, res.lastStableOffset, res.logStartOffset, res.size, res.elsewhere = -1, -1, -1, 0, false
 	res.code = code
 	if code == codeKafkaStorageError && r.cl.version <= 5 {
 		res.code = codeNotLeaderOrFollower // older clients do not know the other

@@ -73,7 +73,9 @@ func (s *Server) listOffsets(_ context.Context, c *call, request kmsg.Request) (
 				if err := s.listOffset(topic, req, p, &rp); err != nil {
 					rp = kmsg.NewListOffsetsResponseTopicPartition()
 					rp.Partition, rp.Timestamp, rp.Offset = p.Partition, -1, -1
-					rp.ErrorCode = errorCode(err)
+					if rp.ErrorCode = errorCode(err); rp.ErrorCode == codeOffsetNotAvailable && c.version < 5 {
+						rp.ErrorCode = codeLeaderNotAvailable // older clients do not know the other
+					}
 				}
 			}
 			rt.Partitions = append(rt.Partitions, rp)
@@ -107,8 +109,15 @@ func (s *Server) listOffset(topic *catalog.Topic, req *kmsg.ListOffsetsRequest, 
 	case req.IsolationLevel == readCommitted:
 		end = p.LastStableOffset()
 	}
+	latest := error(nil)
+	if req.ReplicaID == consumer {
+		latest = p.CheckLatest()
+	}
 	switch want.Timestamp {
 	case latestTimestamp:
+		if latest != nil {
+			return latest
+		}
 		out.Offset, out.LeaderEpoch = end, p.LeaderEpoch()
 	case earliestTimestamp, earliestLocalTimestamp:
 		start := p.LogStartOffset()
@@ -120,17 +129,19 @@ func (s *Server) listOffset(topic *catalog.Topic, req *kmsg.ListOffsetsRequest, 
 		if err != nil {
 			return err
 		}
-		if found && at.Offset < end {
-			out.Offset, out.Timestamp, out.LeaderEpoch = at.Offset, at.Timestamp, at.LeaderEpoch
+		if !found || at.Offset >= end {
+			return latest
 		}
+		out.Offset, out.Timestamp, out.LeaderEpoch = at.Offset, at.Timestamp, at.LeaderEpoch
 	default:
 		at, found, err := p.OffsetForTimestamp(want.Timestamp)
 		if err != nil {
 			return err
 		}
-		if found && at.Offset < end {
-			out.Offset, out.Timestamp, out.LeaderEpoch = at.Offset, at.Timestamp, at.LeaderEpoch
+		if !found || at.Offset >= end {
+			return latest
 		}
+		out.Offset, out.Timestamp, out.LeaderEpoch = at.Offset, at.Timestamp, at.LeaderEpoch
 	}
 	return nil
 }

@@ -75,7 +75,7 @@ func (s *Server) metadata(ctx context.Context, c *call, request kmsg.Request) (k
 	}
 	clusterID := s.engine.ClusterID()
 	resp.ClusterID = &clusterID
-	resp.ControllerID = s.opts.NodeID
+	resp.ControllerID = s.engine.Controller(img)
 	for _, id := range s.brokerIDs(img) {
 		host, port, rack, found := s.brokerEndpoint(c, id)
 		if !found {

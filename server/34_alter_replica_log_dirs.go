@@ -81,6 +81,9 @@ func (s *Server) movable(topic *catalog.Topic, index int32, dir string) (*engine
 }
 
 func moveCode(err error) int16 {
+	if errors.Is(err, catalog.ErrNoLeader) {
+		return codeRequestTimedOut // Kafka asks no controller for this
+	}
 	if errors.Is(err, engine.ErrNotHere) || errors.Is(err, catalog.ErrConflict) {
 		return codeReplicaNotAvailable
 	}

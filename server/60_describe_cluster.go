@@ -10,7 +10,7 @@ import (
 // DescribeCluster (v0-2).
 //
 // v1: endpoint type: brokers are described, controllers are not reached here
-// v2: fenced brokers, of which there are none
+// v2: fenced brokers when they are asked for
 var describeCluster = api{key: 60, min: 0, max: 2, serve: (*Server).describeCluster}
 
 func (s *Server) describeCluster(_ context.Context, c *call, request kmsg.Request) (kmsg.Response, error) {
@@ -29,18 +29,27 @@ func (s *Server) describeCluster(_ context.Context, c *call, request kmsg.Reques
 		return resp, nil
 	}
 	resp.ClusterID = s.engine.ClusterID()
-	resp.ControllerID = s.opts.NodeID
+	img := s.engine.Image()
+	resp.ControllerID = s.engine.Controller(img)
 	resp.ClusterAuthorizedOperations = noOperations
 	if req.IncludeClusterAuthorizedOperations {
 		resp.ClusterAuthorizedOperations = clusterOperations
 	}
-	for _, id := range s.brokerIDs(s.engine.Image()) {
+	ids := s.brokerIDs(img)
+	if c.version >= 2 && req.IncludeFencedBrokers && s.engine.Clustered() {
+		ids = ids[:0]
+		for _, b := range img.Brokers() {
+			ids = append(ids, b.ID)
+		}
+	}
+	for _, id := range ids {
 		host, port, rack, found := s.brokerEndpoint(c, id)
 		if !found {
 			continue
 		}
 		b := kmsg.NewDescribeClusterResponseBroker()
 		b.NodeID, b.Host, b.Port, b.Rack = id, host, port, nullable(rack)
+		b.IsFenced = !s.alive(img, id)
 		resp.Brokers = append(resp.Brokers, b)
 	}
 	return resp, nil

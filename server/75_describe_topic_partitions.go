@@ -111,10 +111,7 @@ func (s *Server) describePartition(img *catalog.Image, t *catalog.Topic, i int) 
 	rp := kmsg.NewDescribeTopicPartitionsResponseTopicPartition()
 	rp.Partition, rp.LeaderEpoch = int32(i), p.LeaderEpoch
 	rp.Replicas, rp.ISR = p.Replicas, p.ISR
-	rp.EligibleLeaderReplicas, rp.LastKnownELR = []int32{}, []int32{}
-	rp.LeaderID, rp.OfflineReplicas = s.available(img, t, i)
-	if rp.LeaderID < 0 {
-		rp.ErrorCode = codeLeaderNotAvailable
-	}
+	rp.EligibleLeaderReplicas, rp.LastKnownELR = append([]int32{}, p.ELR...), append([]int32{}, p.LastKnownELR...) // null means that they are not known
+	rp.LeaderID, rp.OfflineReplicas = s.available(img, t, i)                                                       // unlike in Metadata it is no error that there is none
 	return rp
 }

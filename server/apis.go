@@ -1,6 +1,17 @@
 package server
 
-// apis lists everything that is served, in the order of the keys. ApiVersions
+import "github.com/millrace/millrace/engine"
+
+// apisOf are those that an engine can answer.
+func apisOf(e *engine.Engine) []*api {
+	list := apis()
+	if e.Quorum() != nil {
+		list = append(list, &describeQuorum)
+	}
+	return list
+}
+
+// apis lists everything that is served always, in the order of the keys. ApiVersions
 // answers with this list.
 func apis() []*api {
 	return []*api{
@@ -41,8 +52,10 @@ func apis() []*api {
 		&offsetDelete,
 		&describeClientQuotas,
 		&describeUserScramCredentials,
+		&updateFeatures,
 		&describeCluster,
 		&describeProducers,
+		&unregisterBroker,
 		&listTransactions,
 		&listConfigResources,
 		&describeTopicPartitions,

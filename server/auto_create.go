@@ -27,7 +27,7 @@ func (s *Server) autoCreate(ctx context.Context, names []string, resp *kmsg.Meta
 		case t != nil: // created, now or by somebody else meanwhile
 			resp.Topics = append(resp.Topics, s.describeTopic(s.engine.Image(), t))
 			continue
-		case code == codeNone || code == codeRequestTimedOut || code == codeTopicAlreadyExists:
+		case code == codeNone || code == codeRequestTimedOut || code == codeNotController || code == codeTopicAlreadyExists:
 			code = codeLeaderNotAvailable // the client asks again
 		}
 		resp.Topics = append(resp.Topics, missingTopic(code, c.Name))

@@ -20,6 +20,10 @@ var errorCodes = []struct {
 	err  error
 	code int16
 }{
+	// What a cluster says of a change. NOT_CONTROLLER has clients ask again, as nothing was done; REQUEST_TIMED_OUT, which also is Kafka's answer
+	// when its controller is not reached, leaves it to the user whether to look first. Both come with an ended deadline, too.
+	{catalog.ErrUnknownOutcome, codeRequestTimedOut},
+	{catalog.ErrNoLeader, codeNotController},
 	{context.DeadlineExceeded, codeRequestTimedOut},
 	{context.Canceled, codeRequestTimedOut},
 
@@ -58,6 +62,7 @@ var errorCodes = []struct {
 	{engine.ErrTransactional, codeInvalidTxnState},
 	{engine.ErrEmptyProduce, codeInvalidRecord},
 	{engine.ErrOffsetOutOfRange, codeOffsetOutOfRange},
+	{engine.ErrOffsetNotAvailable, codeOffsetNotAvailable},
 	{engine.ErrFencedLeaderEpoch, codeFencedLeaderEpoch},
 	{engine.ErrUnknownLeaderEpoch, codeUnknownLeaderEpoch},
 	{engine.ErrPolicyViolation, codePolicyViolation},
@@ -108,6 +113,21 @@ var errorCodes = []struct {
 	{catalog.ErrFailed, codeKafkaStorageError},
 	{catalog.ErrStalled, codeKafkaStorageError}, // retried by clients, as is the REQUEST_TIMED_OUT of a controller that cannot write, but says why
 	{catalog.ErrClosed, codeBrokerNotAvailable},
+	{catalog.ErrBrokerInUse, codeDuplicateBrokerRegistration},
+	{catalog.ErrStaleBrokerEpoch, codeStaleBrokerEpoch},
+	{catalog.ErrUnknownBroker, codeBrokerIDNotRegistered},
+	{catalog.ErrNotLeader, codeNotLeaderOrFollower},
+	{catalog.ErrFencedLeaderEpoch, codeFencedLeaderEpoch},
+	{catalog.ErrUnknownCommand, codeUnsupportedVersion}, // by an older node, while the cluster is being upgraded
+	{catalog.ErrElectionNotNeeded, codeElectionNotNeeded},
+	{catalog.ErrPreferredLeaderNotAvailable, codePreferredLeaderNotAvailable},
+	{catalog.ErrEligibleLeadersNotAvailable, codeEligibleLeadersNotAvailable},
+	{catalog.ErrNoReassignment, codeNoReassignmentInProgress},
+	{catalog.ErrInvalidAssignment, codeInvalidReplicaAssignment},
+	{catalog.ErrUncleanCancel, codeInvalidReplicaAssignment},
+	{catalog.ErrFactorChanged, codeInvalidReplicationFactor},
+	{catalog.ErrUnsupportedFeature, codeInvalidUpdateVersion}, // of UpdateFeatures; a registration is no client's
+	{catalog.ErrFeatureUpdate, codeInvalidUpdateVersion},
 
 	{syscall.EIO, codeKafkaStorageError}, // of a read
 }

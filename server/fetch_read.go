@@ -11,7 +11,7 @@ func (r *fetchRun) read() error {
 		if res.unknown {
 			unknown++
 		}
-		if res.code != codeNone || res.diverging || res.partition == nil {
+		if res.code != codeNone || res.diverging || res.elsewhere || res.partition == nil {
 			continue
 		}
 		if res.want.offset < res.partition.HighWatermark() {

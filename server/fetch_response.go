@@ -120,7 +120,11 @@ func (r *fetchRun) appendPartition(dst []byte, res *fetchResult, flexible bool) 
 		dst = appendNullArray(dst, flexible)
 	}
 	if v >= 11 {
-		dst = appendInt32(dst, -1) // preferred read replica
+		preferred := int32(-1)
+		if res.elsewhere {
+			preferred = res.preferred
+		}
+		dst = appendInt32(dst, preferred)
 	}
 	if flexible {
 		return binary.AppendUvarint(dst, uint64(res.size)+1)

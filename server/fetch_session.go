@@ -76,7 +76,7 @@ type sessionPartition struct {
 
 // changed tells whether an answer has to be sent, and remembers it.
 func (p *sessionPartition) changed(r *fetchResult) bool {
-	send := r.size > 0 || r.diverging || r.code != codeNone ||
+	send := r.size > 0 || r.diverging || r.elsewhere || r.code != codeNone ||
 		p.highWatermark != r.highWatermark || p.logStartOffset != r.logStartOffset
 	p.highWatermark, p.logStartOffset = r.highWatermark, r.logStartOffset
 	if r.code != codeNone {

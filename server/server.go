@@ -123,7 +123,7 @@ type Server struct {
 
 // New makes a server for an engine. It owns nothing until Serve.
 func New(e *engine.Engine, opts Options) (*Server, error) {
-	s, err := newServer(opts, apis())
+	s, err := newServer(opts, apisOf(e))
 	if err != nil {
 		return nil, err
 	}

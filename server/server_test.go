@@ -32,6 +32,17 @@ func startServer(t *testing.T, change func(*Options), props ...string) (*Server,
 
 func startServerOn(t *testing.T, fs vfs.FS, change func(*Options), props ...string) (*Server, string) {
 	t.Helper()
+	return startServerWith(t, fs, nil, change, props...)
+}
+
+// startServerIn runs a broker of a cluster.
+func startServerIn(t *testing.T, cluster engine.Cluster, change func(*Options), props ...string) (*Server, string) {
+	t.Helper()
+	return startServerWith(t, vfs.OS(), cluster, change, props...)
+}
+
+func startServerWith(t *testing.T, fs vfs.FS, cluster engine.Cluster, change func(*Options), props ...string) (*Server, string) {
+	t.Helper()
 	settings := map[string]string{"node.id": "1", "log.dirs": t.TempDir(), "num.partitions": "3", "group.initial.rebalance.delay.ms": "0"}
 	for i := 0; i+1 < len(props); i += 2 {
 		settings[props[i]] = props[i+1]
@@ -41,7 +52,7 @@ func startServerOn(t *testing.T, fs vfs.FS, change func(*Options), props ...stri
 		t.Fatal(err)
 	}
 	logger := slog.New(slog.NewTextHandler(testLog{t}, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	e, err := engine.Open(t.Context(), engine.Options{FS: fs, Config: cfg, Now: time.Now, Logger: logger})
+	e, err := engine.Open(t.Context(), engine.Options{FS: fs, Config: cfg, Now: time.Now, Logger: logger, Cluster: cluster})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -36,13 +37,14 @@ What is removed is kept in the folder quarantine of the data directory (for Kafk
 that lie by themselves, in a folder beside it), with the plan. A server must not run. A repair that
 was cut short is begun again, and comes to the same end; one that finds nothing does nothing.
 
-Exit codes: 0 all is well now, 1 something is left that is not mended, or the answer was no.`,
+Exit codes: 0 all is well now (with --dry-run: would be), 1 something is left that is not mended, or
+the answer was no.`,
 		Flags: append(filterFlags(),
 			&cli.BoolFlag{Name: "salvage", Usage: "keep intact batches behind damage"},
 			&cli.BoolFlag{Name: "dry-run", Aliases: []string{"n"}, Usage: "show the plan, and do nothing"},
 			&cli.BoolFlag{Name: "yes", Aliases: []string{"y"}, Usage: "do it without asking"},
 			&cli.StringFlag{Name: "stamp", Usage: "the `NAME` of the folder in the quarantine for what this repair removes", DefaultText: "the time"},
-			outputFlag("table"),
+			formFlag("tabs: a line for each step, and for each finding that is left"),
 		),
 		Action: e.segmentRepair,
 	}
@@ -159,7 +161,11 @@ func (e *env) repairPlace(c *cli.Context, fsys vfs.FS, p *inspect.Place, o inspe
 			err = errors.Join(err, writeJSON(e.Out, doc))
 		}()
 	} else {
-		e.writePlan(out, p, plan, o.Salvage)
+		if form == "plain" {
+			writePlanTabs(out, plan)
+		} else {
+			e.writePlan(out, p, plan, o.Salvage)
+		}
 		if err := out.Flush(); err != nil {
 			return err
 		}
@@ -175,7 +181,7 @@ func (e *env) repairPlace(c *cli.Context, fsys vfs.FS, p *inspect.Place, o inspe
 			return fmt.Errorf("%w\nWhat was done so far is whole; the same command goes on from there", err)
 		}
 		mended = true
-		if form != "json" {
+		if form == "table" {
 			fmt.Fprintf(e.Out, "done: %s; what was removed is in %s\n", count(len(plan.Steps), "step"), plan.Quarantine)
 		}
 	}
@@ -249,6 +255,23 @@ func (e *env) writePlan(w io.Writer, p *inspect.Place, plan *inspect.Plan, salva
 		fmt.Fprintln(w, "--salvage keeps the intact records")
 	}
 	fmt.Fprintf(w, "what is removed goes to %s\n", plan.Quarantine)
+}
+
+// writePlanTabs shows the plan to other programs.
+func writePlanTabs(w io.Writer, plan *inspect.Plan) {
+	for _, s := range plan.Steps {
+		position, offsets := "", ""
+		if s.Position >= 0 {
+			position = strconv.FormatInt(s.Position, 10)
+		}
+		if s.Lost() > 0 {
+			offsets = offsetRange(s.FirstOffset, s.LastOffset)
+		}
+		fmt.Fprintln(w, strings.Join([]string{"step", s.Partition, s.Do, s.File, position, strconv.FormatInt(s.Bytes, 10), offsets, strconv.FormatInt(s.Records, 10), s.Why}, "\t"))
+	}
+	for _, f := range plan.Left {
+		writeFinding(w, "plain", f)
+	}
 }
 
 // asked asks a question, and tells whether the answer was yes.

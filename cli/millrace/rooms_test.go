@@ -23,10 +23,10 @@ var rooms = map[string][]string{
 	"cli/command":   {"cli/bench", "cli/placement", "cli/serve", "engine/config", "engine/coordinator", "engine/source", "segment", "segment/inspect", "segment/batch", "segment/producer", "segment/vfs", "engine", "engine/catalog", "engine/group"},
 	"cli/bench":     {},
 	"cli/placement": {},
-	"cli/serve":     {"server", "engine", "engine/config", "segment/vfs"},
+	"cli/serve":     {"server", "replication", "engine", "engine/catalog", "engine/config", "segment/vfs"},
 	"server":        {"engine", "engine/coordinator", "engine/group", "engine/catalog", "engine/config", "segment", "segment/batch", "segment/producer", "segment/bounded"},
 	"engine":        {"engine/coordinator", "engine/group", "engine/catalog", "engine/config", "segment", "segment/batch", "segment/producer", "segment/vfs"},
-	"replication":   {"engine", "engine/catalog", "engine/config", "replication/controller", "replication/gossip", "replication/peer"},
+	"replication":   {"engine", "engine/catalog", "engine/config", "segment", "replication/controller", "replication/gossip", "replication/isr", "replication/liveness", "replication/peer", "replication/raftlog", "replication/stream"},
 
 	"replication/controller": {"engine/catalog", "replication/raftlog"},
 	"replication/raftlog":    {"segment/vfs"},
@@ -34,7 +34,7 @@ var rooms = map[string][]string{
 	"replication/stream":     {"segment", "segment/batch"},
 	"replication/gossip":     {"replication/peer"},
 	"replication/peer":       {},
-	"replication/liveness":   {"engine/catalog"},
+	"replication/liveness":   {"engine/catalog", "replication/peer"},
 
 	"engine/coordinator": {"engine/group", "engine/catalog", "engine/config", "segment/batch"},
 	"engine/group":       {"segment/batch"},
@@ -77,7 +77,7 @@ var std = map[string][]string{
 	"net/http": {"cli"},
 	"os/exec":  {},
 	"unsafe":   {"segment/vfs"},
-	"syscall":  {"segment", "segment/vfs", "server", "cli"},
+	"syscall":  {"segment", "segment/vfs", "server", "replication/peer", "cli"},
 }
 
 // seamWords are the names of package os that the file system's interface is written in; they touch no file.

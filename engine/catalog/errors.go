@@ -32,6 +32,16 @@ var (
 	ErrUnknownCommand = errors.New("catalog: unknown command")
 )
 
+// Of a whole command in a cluster. Whoever carries the command to the other nodes returns errors that are these.
+var (
+	// ErrNoLeader means that nobody leads the metadata at the moment, or that this node does not reach who
+	// does. Nothing was changed: the command may be proposed again.
+	ErrNoLeader = errors.New("catalog: nobody leads the metadata")
+	// ErrUnknownOutcome means that the deadline, or the end of this node's part, came first: the
+	// command may have taken effect, or may still do so, once.
+	ErrUnknownOutcome = errors.New("catalog: it is not known what became of the change")
+)
+
 // Of one item of a command, see [Result].
 var (
 	// ErrTopicExists means that a topic of this name exists.

@@ -33,6 +33,7 @@ type Broker struct {
 	DeleteTopics             bool          // delete.topic.enable
 	MinInsyncReplicas        int32         // min.insync.replicas
 	ReplicaLagTimeMax        time.Duration // replica.lag.time.max.ms
+	RackAwareReads           bool          // replica.selector.class is RackAwareSelector
 	MessageMaxBytes          int           // message.max.bytes
 	LogTailBytes             int64         // log.tail.bytes
 	LogDirStallTimeout       time.Duration // log.dir.stall.timeout.ms
@@ -165,6 +166,12 @@ func (b *Broker) resolve() error {
 	return nil
 }
 
+// Given is what this node's properties say for a key, false when they say nothing.
+func (b *Broker) Given(key string) (string, bool) {
+	value, given := b.static[key]
+	return value, given
+}
+
 // text finds the strongest text for a key.
 func (b *Broker) text(k *Key) (string, bool) {
 	for n, layer := range b.layers() {
@@ -222,6 +229,8 @@ func (b *Broker) fill() error {
 	b.DeleteTopics = b.bool("delete.topic.enable")
 	b.MinInsyncReplicas = int32(b.int("min.insync.replicas"))
 	b.ReplicaLagTimeMax = b.millis("replica.lag.time.max.ms")
+	selector, _ := b.values["replica.selector.class"].(string)
+	b.RackAwareReads = selector == RackAwareSelector
 	b.MessageMaxBytes = b.int("message.max.bytes")
 	b.LogTailBytes = int64(b.int("log.tail.bytes"))
 	b.LogDirStallTimeout = b.millis("log.dir.stall.timeout.ms")

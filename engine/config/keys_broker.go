@@ -254,7 +254,7 @@ var brokerKeys = []Key{
 	{"replica.fetch.wait.max.ms", Int, "500", nil, 0, ""},
 	{"replica.high.watermark.checkpoint.interval.ms", Long, "5000", nil, 0, ""},
 	{"replica.lag.time.max.ms", Long, "30000", nil, Honoured, "How long a replica may not have caught up with its leader before it is no longer in sync."},
-	{"replica.selector.class", String, "", nil, Null | Refused, ""},
+	{"replica.selector.class", String, "", nil, Null | Honoured, "Which replica consumers are sent to: the leader, or with " + RackAwareSelector + " one in sync in their rack."},
 	{"replica.socket.receive.buffer.bytes", Int, "65536", nil, 0, ""},
 	{"replica.socket.timeout.ms", Int, "30000", nil, 0, ""},
 	{"replication.quota.window.num", Int, "11", atLeast(1), 0, ""},

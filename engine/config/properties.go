@@ -96,7 +96,10 @@ func checkForeign(name, text string) (warning string, err error) {
 	return "", &UnknownKeyError{Key: name, Nearest: brokerSet.nearest(name)}
 }
 
-// refusal finds values that ask for a cluster, which depends on more than the default.
+// RackAwareSelector is the one replica.selector.class there is besides none.
+const RackAwareSelector = "org.apache.kafka.common.replica.RackAwareReplicaSelector"
+
+// refusal finds values that ask for what is not here, where that depends on more than the default.
 func refusal(name, text string) string {
 	list := trimAll(splitList(text))
 	switch name {
@@ -113,6 +116,10 @@ func refusal(name, text string) string {
 			if slices.Contains(list[:i], dir) {
 				return "it names a directory twice"
 			}
+		}
+	case "replica.selector.class":
+		if text = strings.TrimSpace(text); text != "" && text != RackAwareSelector {
+			return "there is no other class than " + RackAwareSelector
 		}
 	}
 	return ""

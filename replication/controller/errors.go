@@ -1,20 +1,37 @@
 package controller
 
-import "errors"
+import (
+	"errors"
 
-// Of proposals. Those of the catalogue apply too: ErrClosed, ErrTooLarge, ErrStalled, ErrFailed.
+	"github.com/millrace/millrace/engine/catalog"
+)
+
+// Of proposals. Those of the catalogue apply too: ErrClosed, ErrTooLarge, ErrStalled, ErrFailed. Each of these also is
+// the one of the catalogue's errors that tells clients what to do.
 var (
 	// ErrNotLeader means that this node does not lead, so it took nothing up.
-	ErrNotLeader = errors.New("controller: not the leader")
+	ErrNotLeader error = &proposalError{"controller: not the leader", catalog.ErrNoLeader}
 	// ErrNoLeader means that no leader is known at the moment.
-	ErrNoLeader = errors.New("controller: no leader")
+	ErrNoLeader error = &proposalError{"controller: no leader", catalog.ErrNoLeader}
 	// ErrUnknownOutcome means that the deadline, or the end of this node's part, came first: the command may still take effect, once.
-	ErrUnknownOutcome = errors.New("controller: it is not known what became of the change")
+	ErrUnknownOutcome error = &proposalError{"controller: it is not known what became of the change", catalog.ErrUnknownOutcome}
 	// ErrForgotten means that a command was sent again so late that nobody remembers whether it was applied before. It was not applied now.
-	ErrForgotten = errors.New("controller: too late to tell whether the change was made")
+	ErrForgotten error = &proposalError{"controller: too late to tell whether the change was made", catalog.ErrUnknownOutcome}
 	// ErrRefused means that bytes that were handed on are no proposal that this version knows.
-	ErrRefused = errors.New("controller: not a proposal that this version knows")
+	ErrRefused error = &proposalError{"controller: not a proposal that this version knows", catalog.ErrUnknownCommand}
 )
+
+// proposalError is why a proposal failed, and the catalogue's error that it is.
+type proposalError struct {
+	text string
+	kind error
+}
+
+// Error is the text.
+func (e *proposalError) Error() string { return e.text }
+
+// Unwrap returns the catalogue's error.
+func (e *proposalError) Unwrap() error { return e.kind }
 
 // Of opening and membership.
 var (

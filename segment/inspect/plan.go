@@ -103,6 +103,9 @@ func PlanRepair(ctx context.Context, fsys vfs.FS, place *Place, o RepairOptions)
 		}
 		plan.partition(j, o.Salvage)
 	}
+	if place.Layout == Kafka {
+		plan.unclean(place)
+	}
 	if v.replay && (journal || len(plan.Steps) > 0) {
 		plan.Steps = append(plan.replay(place), plan.Steps...)
 	}
@@ -115,7 +118,7 @@ func notMended(f Finding) bool {
 		return true
 	}
 	switch f.What {
-	case SaidRecords, SaidSequence, SaidTxnIndex, SaidMoreFindings:
+	case SaidRecords, SaidSequence, SaidMoreFindings:
 		return true
 	}
 	return strings.HasPrefix(f.What, segment.SaidSetAside)
@@ -146,6 +149,18 @@ func (p *Plan) replay(place *Place) []Step {
 		Do: "replay", File: folder, Position: -1, FirstOffset: -1, Why: "its records belong into the segments before those are changed",
 		apply: func(m *mender) error { return m.replay(dir, folder) },
 	}}
+}
+
+// unclean takes the mark of a clean close away, first of all, when something is done that Kafka's broker would not look at with it: it
+// then reads the ends of its logs, and what it knew of producers, from the records.
+func (p *Plan) unclean(place *Place) {
+	mark := filepath.Join(filepath.Dir(place.Lock), kafkaClean)
+	if _, err := p.fs.Stat(mark); place.Lock == "" || err != nil {
+		return // there is none
+	}
+	if slices.ContainsFunc(p.Steps, func(s Step) bool { return s.Partition != "" && s.Why != segment.SaidForeign && s.Why != SaidLeftover }) {
+		p.Steps = append([]Step{p.setAside("", mark, "the broker has to read again what it knew of these logs")}, p.Steps...)
+	}
 }
 
 // setAside moves a file or folder into the quarantine.
@@ -333,6 +348,7 @@ func (p *Plan) segment(j *judge, s *judged, next, end int64) {
 		p.rebuild(j.part, s)
 	}
 	if kafka {
+		p.txnIndex(j, s, changed)
 		return
 	}
 	holes := len(s.gaps) > 0 || slices.ContainsFunc(s.bad, func(b badRange) bool { return b.to < seg.Log.Size && b.last >= b.first })
@@ -398,7 +414,7 @@ func (p *Plan) snapshots(j *judge, end int64) {
 				why = "it lies behind the end of the log"
 			}
 			p.add(p.setAside(name, s.Path, why))
-		} else if b := j.rebuilt[s.Path]; b != nil {
+		} else if b := j.rebuilt[s.Path]; b != nil && j.part.Layout != Kafka { // whose broker knows of transactions, too
 			step := p.write(name, s.Path, why, always(b))
 			step.Do = "rebuild"
 			p.add(step)
@@ -416,7 +432,8 @@ func (p *Plan) epochs(j *judge, end int64) {
 	}
 	why := j.odd[path]
 	for _, e := range j.epochs {
-		if e.Start >= end && why == "" {
+		begun := e.Start == end && j.part.Layout == Kafka // a leader of Kafka's notes its epoch before it writes
+		if e.Start >= end && !begun && why == "" {
 			why = fmt.Sprintf("epoch %d begins at offset %d, the log ends at %d", e.Epoch, e.Start, end)
 		}
 	}

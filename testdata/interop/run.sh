@@ -107,6 +107,7 @@ needs() {
     confluent-kafka | kafka-python) programs=python3 ;;
     kafkajs) programs="node npm" ;;
     java | tools) programs="java javac jar mvn" ;;
+    segments) programs="go java javac jar mvn" ;; # with the jars of java
   esac
   for program in $programs; do command -v "$program" >/dev/null || { echo "no $program on PATH"; return; }; done
 }
@@ -115,7 +116,7 @@ needs() {
 changed() { local stamp=$1; shift; [ "$(cat "$@" | cksum)" != "$(cat "$stamp" 2>/dev/null)" ]; }
 unchanged() { local stamp=$1; shift; cat "$@" | cksum >"$stamp"; }
 
-install_go() { cd "$HERE" && go build -o "$CACHE/bin/" ./franz-go ./sarama ./kafka-go ./kill9; }
+install_go() { cd "$HERE" && go build -o "$CACHE/bin/" ./franz-go ./sarama ./kafka-go ./kill9 ./segments; }
 
 install_python() {
   local wanted=$HERE/python/requirements.txt
@@ -151,6 +152,7 @@ command_of() {
   case $1 in
     franz-go | sarama | kafka-go) COMMAND=("$CACHE/bin/$1") ;;
     kill9) COMMAND=("$CACHE/bin/kill9" -rounds "$ROUNDS") ;;
+    segments) COMMAND=("$CACHE/bin/segments" -millrace "$BINARY" -libs "$CACHE/java/libs") ;;
     confluent-kafka) COMMAND=("$CACHE/venv/bin/python" "$HERE/python/confluent.py") ;;
     kafka-python) COMMAND=("$CACHE/venv/bin/python" "$HERE/python/kafka_python.py") ;;
     kafkajs) COMMAND=(node "$HERE/kafkajs/client.js") ;;
@@ -171,6 +173,7 @@ run_scenario() { # CLIENT SCENARIO
   local log=$WORK/$1-$2.log begun status limit=$LIMIT seconds
   [ "$(phase_of "$2")" = 3 ] && limit=$((LIMIT * 2))
   [ "$1" = kill9 ] && limit=$((LIMIT * (ROUNDS + 1)))
+  [ "$1" = segments ] && limit=$((LIMIT * 2)) # it starts a Kafka
   if [ "$(phase_of "$2")" != 4 ] && ! listens; then say "FAIL $1 $2: the broker is gone"; return; fi
   if [ "$SECONDS" -gt "$TOTAL" ]; then say "FAIL $1 $2: no time left"; return; fi
   begun=$(now)
@@ -184,7 +187,7 @@ run_scenario() { # CLIENT SCENARIO
 
 # phase_of sorts scenarios: 1 what a client does alone, 2 what needs the others' topics, 3 what restarts the broker,
 # 4 what reads its files after a clean stop.
-phase_of() { case $1 in read-all | dump-segments) echo 2 ;; restart-* | *-rounds) echo 3 ;; dump-stopped) echo 4 ;; *) echo 1 ;; esac; }
+phase_of() { case $1 in read-all | dump-segments) echo 2 ;; restart-* | *-rounds) echo 3 ;; dump-stopped | both-brokers) echo 4 ;; *) echo 1 ;; esac; }
 
 run_client() { # CLIENT PHASE
   local scenario scenarios
@@ -235,10 +238,10 @@ fi
 export BOOTSTRAP DATA_DIR RESTART_CMD
 
 usable=""
-for client in $CLIENTS kill9; do
+for client in $CLIENTS kill9 segments; do
   missing=$(needs "$client")
   if [ -z "$missing" ]; then
-    [ "$client" = kill9 ] || usable+=" $client"
+    [ "$client" = kill9 ] || [ "$client" = segments ] || usable+=" $client"
   elif [ "${CI:-}" = true ]; then
     say "FAIL $client: $missing"
   else
@@ -259,7 +262,7 @@ install() { # FUNCTION FOR_WHOM…
 
 wanted() { grep -qwE -- "$1" <<<"$usable"; }
 touch "$WORK/broken"
-if wanted 'franz-go'; then install install_go franz-go sarama kafka-go kill9 & fi
+if wanted 'franz-go'; then install install_go franz-go sarama kafka-go kill9 segments & fi
 if wanted 'confluent-kafka'; then install install_python confluent-kafka kafka-python & fi
 if wanted 'kafkajs'; then install install_node kafkajs & fi
 if wanted 'java'; then install install_java java tools & fi
@@ -280,6 +283,10 @@ fi
 if [ -z "${SERVER:-}" ]; then
   stop_brokers TERM
   each 1 run_client 4
+  if wanted 'franz-go' && wanted 'java' && [[ segments/both-brokers == $ONLY ]]; then
+    command_of segments
+    run_scenario segments both-brokers
+  fi
 fi
 
 count() { grep -c "^$1" "$WORK/results"; }
