@@ -1,12 +1,15 @@
 package engine
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/millrace/millrace/engine/catalog"
 )
 
 func racked(racks ...string) []candidate {
@@ -140,6 +143,81 @@ func TestPlacerRefuses(t *testing.T) {
 	for _, tt := range tests {
 		if have := newPlacer(rand.New(rand.NewPCG(1, 1)), tt.brokers, tt.factor).check(); have != tt.want {
 			t.Errorf("%v %d:\nhave %s\nwant %s", tt.brokers, tt.factor, have, tt.want)
+		}
+	}
+}
+
+// TestCreateAmongFenced: what topics become when some brokers are fenced or stopping, in Kafka's words.
+func TestCreateAmongFenced(t *testing.T) {
+	topics := openTopics(t, nil)
+	propose := func(cmd catalog.Command) {
+		t.Helper()
+		res, err := topics.catalog.Propose(t.Context(), cmd)
+		if err := errors.Join(append(res.Errors, err)...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for id := range int32(4) {
+		propose(catalog.RegisterBroker{Broker: catalog.Broker{ID: id}})
+	}
+	propose(catalog.FenceBroker{ID: 2, Epoch: 3})
+	propose(catalog.StopBroker{ID: 3, Epoch: 4})
+	create := func(n NewTopic) string { return refusal(topics.Create(t.Context(), []NewTopic{n}, false)[0].Err) }
+	if have := create(NewTopic{Name: "three", Partitions: 3, ReplicationFactor: 3}); have != "" {
+		t.Fatal(have)
+	}
+	for i, p := range topics.catalog.Image().Topic("three").Partitions {
+		if slices.Contains(p.Replicas, 3) || len(p.ISR) != 2 || slices.Contains(p.ISR, 2) || p.Leader != p.Replicas[0] || p.Leader > 1 {
+			t.Errorf("partition %d: %+v", i, p)
+		}
+	}
+	four := NewTopic{Name: "four", Partitions: 1, ReplicationFactor: 4}
+	if have, want := create(four), "invalid replication factor: Unable to replicate the partition 4 time(s): The target replication factor of 4 cannot be reached because only 3 broker(s) are registered or some brokers have all their log directories cordoned."; have != want {
+		t.Errorf("\nhave %s\nwant %s", have, want)
+	}
+	if have, want := create(assigned("none", Assignment{0, []int32{2, 3}})), "invalid replica assignment: All brokers specified in the manual partition assignment for partition 0 are fenced or in controlled shutdown."; have != want {
+		t.Errorf("\nhave %s\nwant %s", have, want)
+	}
+	if have := create(assigned("some", Assignment{0, []int32{2, 1}})); have != "" {
+		t.Error(have)
+	} else if p := topics.catalog.Image().Topic("some").Partitions[0]; p.Leader != 1 || !slices.Equal(p.ISR, []int32{1}) {
+		t.Errorf("have %+v", p)
+	}
+	propose(catalog.FenceBroker{ID: 0, Epoch: 1})
+	propose(catalog.FenceBroker{ID: 1, Epoch: 2})
+	if have, want := create(NewTopic{Name: "dead", Partitions: 1, ReplicationFactor: 1}), "invalid replication factor: Unable to replicate the partition 1 time(s): All brokers are currently fenced, or have all their log directories cordoned."; have != want {
+		t.Errorf("\nhave %s\nwant %s", have, want)
+	}
+	grown := topics.CreatePartitions(t.Context(), []MorePartitions{{Topic: "three", Count: 4}}, false)
+	if have, want := refusal(grown[0].Err), "invalid replication factor: All brokers are currently fenced, or have all their log directories cordoned."; have != want {
+		t.Errorf("\nhave %s\nwant %s", have, want)
+	}
+}
+
+// TestCreateAgain: a topic that was planned on a broker which is fenced meanwhile is planned again.
+func TestCreateAgain(t *testing.T) {
+	topics := openTopics(t, nil)
+	for id := range int32(2) {
+		if _, err := topics.catalog.Propose(t.Context(), catalog.RegisterBroker{Broker: catalog.Broker{ID: id}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	plans := 0
+	topics.dirs = func(count int) []catalog.DirID { // is asked once for each plan
+		if plans++; plans == 1 {
+			if _, err := topics.catalog.Propose(t.Context(), catalog.FenceBroker{ID: 0, Epoch: 1}); err != nil {
+				t.Error(err)
+			}
+		}
+		return make([]catalog.DirID, count)
+	}
+	r := topics.Create(t.Context(), []NewTopic{{Name: "t", Partitions: 2, ReplicationFactor: 1}}, false)[0]
+	if r.Err != nil || plans != 2 {
+		t.Fatalf("%v after %d plans", r.Err, plans)
+	}
+	for i, p := range topics.catalog.Image().Topic("t").Partitions {
+		if p.Leader != 1 {
+			t.Errorf("partition %d: %+v", i, p)
 		}
 	}
 }

@@ -142,7 +142,7 @@ func TestControllerOverPeers(t *testing.T) {
 	}
 	until(t, "the first node leads", nodes[0].Leads)
 	for _, n := range nodes[1:] {
-		if err := nodes[0].Join(t.Context(), n.id, n.transport.LocalAddr()); err != nil {
+		if err := nodes[0].Join(t.Context(), n.id, string(n.transport.LocalAddr())); err != nil {
 			t.Fatal(err)
 		}
 	}

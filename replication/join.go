@@ -11,8 +11,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/hashicorp/raft"
-
 	"github.com/millrace/millrace/replication/controller"
 	"github.com/millrace/millrace/replication/peer"
 )
@@ -86,7 +84,7 @@ func (n *Node) registerJoining() {
 		if c == nil {
 			return nil, errors.New("this node has no metadata yet")
 		}
-		return nil, c.Join(ctx, j.Node, raft.ServerAddress(j.Address))
+		return nil, c.Join(ctx, j.Node, j.Address)
 	})
 }
 
@@ -111,6 +109,9 @@ func (n *Node) others(ctx context.Context) []status {
 		if m.NodeID != n.opts.Config.NodeID {
 			addresses = append(addresses, m.Address)
 		}
+	}
+	if c := n.control.Load(); c != nil {
+		addresses = append(addresses, c.Addresses()...)
 	}
 	slices.Sort(addresses)
 	addresses = slices.Compact(addresses)
@@ -144,6 +145,7 @@ func (n *Node) alone() bool {
 
 // Identify tells the cluster that this node belongs to, or finds one.
 func (n *Node) Identify(ctx context.Context, known string) (string, error) {
+	n.fresh = known == ""
 	switch {
 	case known != "":
 	case n.alone():

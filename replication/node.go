@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"path/filepath"
 	"sync/atomic"
 	"time"
@@ -41,6 +42,7 @@ type Node struct {
 	gossip      atomic.Pointer[gossip.Gossip] // nil until it is open
 	promise     promise
 	founds      bool // this node begins the cluster
+	fresh       bool // it has nothing from before
 
 	transport *peer.RaftTransport
 	raft      *raftlog.Log
@@ -199,8 +201,30 @@ func (n *Node) found(home engine.Home, opts controller.Options) error {
 		}
 		image = result.Image
 	}
+	image, err := withDefaults(image, n.opts.Config)
+	if err != nil {
+		return err
+	}
 	n.log.Info("this node begins the cluster", "cluster", home.ClusterID, "topics", image.TopicCount())
 	return controller.Bootstrap(opts, image)
+}
+
+// withDefaults has the image say what every node has to know to judge who may lead, and each has in its own properties until then.
+func withDefaults(image *catalog.Image, cfg *config.Broker) (*catalog.Image, error) {
+	configs := maps.Clone(image.Config(catalog.ResourceBroker, ""))
+	if configs == nil {
+		configs = map[string]string{}
+	}
+	for _, key := range []string{"min.insync.replicas", "unclean.leader.election.enable"} {
+		if value, given := cfg.Given(key); given && configs[key] == "" {
+			configs[key] = value
+		}
+	}
+	result, err := catalog.Apply(image, catalog.AlterConfigs{Base: image.Version(), Changes: []catalog.ConfigChange{{Type: catalog.ResourceBroker, Configs: configs}}})
+	if err != nil {
+		return nil, err
+	}
+	return result.Image, result.Errors[0]
 }
 
 // takePart has this node heard by the others, and registers it.
@@ -208,7 +232,7 @@ func (n *Node) takePart(ctx context.Context, home engine.Home, c *controller.Con
 	n.broker = liveness.NewBroker(c, n.hub, catalog.Broker{
 		ID: home.NodeID, Incarnation: n.incarnation, Peer: n.hub.Advertise(), Rack: n.opts.Config.Rack,
 		Endpoints: n.opts.Endpoints, Dirs: home.DirIDs, Features: engine.SupportedFeatures(),
-	}, n.opts.Now, n.log)
+	}, n.fresh, n.opts.Now, n.log)
 	n.answerQuorum(c)
 	n.warden = liveness.NewWarden(c, n.hub, home.NodeID, n.incarnation, n.opts.Now, n.log)
 	n.hub.Register(liveness.HeartbeatMethod, func(_ context.Context, _ peer.Identity, body []byte) ([]byte, error) {
@@ -219,6 +243,9 @@ func (n *Node) takePart(ctx context.Context, home engine.Home, c *controller.Con
 			n.warden.Lost(node)
 		}
 	})
+	if known := c.Addresses(); len(known) > 0 {
+		go n.gossip.Load().Join(n.ctx, known) // ends with Close
+	}
 	if err := n.beMember(ctx, c); err != nil {
 		return err
 	}

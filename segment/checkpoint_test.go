@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -25,6 +26,9 @@ func often(o *DirOptions) { o.DirectBytes, o.CheckpointBytes = 1, 16 }
 // settle waits until the janitor has done what it was given, checkpoints too.
 func (d *testDir) settle(t testing.TB) {
 	t.Helper()
+	if err := d.onCommitter(context.Background(), func() {}); err != nil { // behind the round, which captures one at its end
+		t.Fatal(err)
+	}
 	for saves := 1; saves > 0; {
 		d.mu.Lock()
 		saves = len(d.saves)
@@ -249,6 +253,9 @@ func checkSeals(fs vfs.FS, topics string) error {
 		files, err := fs.ReadDir(filepath.Join(topics, folder.Name()))
 		if err != nil {
 			return err
+		}
+		if slices.ContainsFunc(files, func(f os.DirEntry) bool { return f.Name() == cutFile }) {
+			continue // what it says has been begun with, perhaps
 		}
 		for _, file := range files {
 			name, isSeal := strings.CutSuffix(filepath.Join(topics, folder.Name(), file.Name()), sealedSuffix)

@@ -42,11 +42,12 @@ type committer struct {
 
 	full error // why nothing more goes through the journal in this round
 
-	dirty    []*Log // with bytes that are in the journal alone, or not synced
-	flushing *flush // under way, nil when none is
-	flushErr error  // of the last one
-	due      bool   // flush now, whatever the clock says
-	armed    bool   // the timer is set
+	dirty    []*Log   // with bytes that are in the journal alone, or not synced
+	flush    *flush   // under way, nil when none is
+	flushing *portion // of it, under way, nil between two
+	flushErr error    // of the last one
+	due      bool     // flush now, whatever the clock says
+	armed    bool     // the timer is set
 	timer    *time.Timer
 	pause    time.Duration // between two flushes
 	room     room
@@ -89,13 +90,13 @@ func (c *committer) run() {
 		case <-c.timer.C:
 			c.armed, c.due = false, true
 		case <-c.flushed():
-			c.endFlush()
+			c.endPortion()
 		case <-c.dir.stop:
 			c.round()
-			c.awaitFlush()
+			c.awaitFlush() // what its other portions have, the close writes
 			return
 		}
-		if c.due {
+		if c.due && !c.dir.stopping() {
 			c.beginFlush()
 		}
 	}
@@ -222,6 +223,9 @@ func (c *committer) sealActive(l *Log, durably bool) error {
 		return nil
 	}
 	c.awaitFlush()
+	if s.flushed == s.size.Load() && !s.unsynced && !s.padded && s.named && l.named.Load() {
+		return nil // a flush has left nothing to do, as in most of ten thousand logs
+	}
 	w := fileWrite{sync: durably, trim: true}
 	w.prepare(c, l, s, s.size.Load())
 	defer w.done()
@@ -289,6 +293,9 @@ func (c *committer) complete() {
 	c.parts = c.parts[:0]
 	c.meter.done()
 	c.evict()
+	if c.flushErr == nil && c.journal.bytes() >= c.dir.opts.JournalBytes/2 {
+		c.due = true // before appends have to wait for it
+	}
 	if len(c.dirty) > 0 {
 		c.arm()
 	}
@@ -296,15 +303,17 @@ func (c *committer) complete() {
 
 // journalFull waits for flushes when the journal has reached its bound, which it does only
 // when the disk is far behind; it is nil once there is room in the journal. While nothing is
-// stamped: a flush and a part that a writer has already would be at one file.
+// stamped: a flush and a part that a writer has already would be at one file. The last round
+// waits for nothing, since the close that follows it brings all into the segments.
 func (c *committer) journalFull() error {
-	if c.journal.bytes() < c.dir.opts.JournalBytes {
-		return nil
+	full := func() bool { return c.journal.bytes() >= c.dir.opts.JournalBytes && !c.dir.stopping() }
+	if c.flush != nil && full() { // it may have begun before most of the journal was written
+		c.flushAll()
 	}
-	c.awaitFlush()
-	c.beginFlush()
-	c.awaitFlush()
-	if c.journal.bytes() < c.dir.opts.JournalBytes {
+	if full() {
+		c.flushAll()
+	}
+	if !full() {
 		return nil
 	}
 	return fmt.Errorf("%w: the journal is full, and cannot be brought into the segments: %w", ErrNoSpace, c.flushErr)

@@ -37,6 +37,7 @@ func variety(seed uint64) func(*DirOptions) {
 		o.Buffered = pick.IntN(4) == 0
 		o.SyncEach = []int{1, 32}[pick.IntN(2)]
 		o.CheckpointBytes = []int64{1, 2000, 1 << 20}[pick.IntN(3)]
+		o.FlushLogs = 1 + pick.IntN(3)
 	}
 }
 
@@ -85,9 +86,9 @@ func (h *history) cut(t *testing.T, l *Log, to int64, reset bool) {
 	}
 	err := error(nil)
 	if reset {
-		err = l.Reset(context.Background(), to)
+		err = l.Reset(context.Background(), 0, to)
 	} else {
-		err = l.Truncate(context.Background(), to)
+		err = l.Truncate(context.Background(), 0, to)
 	}
 	if err != nil {
 		t.Fatal(err)

@@ -81,7 +81,7 @@ func (l *Log) readCut() (*cut, error) {
 }
 
 // carryOut changes the files as c, which is written down, says, durably, and then removes what is written down. It may
-// be done again after any part of it.
+// be done again after any part of it. Log files get their ….deleted name: who calls it, or the next open, removes them.
 func (l *Log) carryOut(c *cut) error {
 	fs := l.dir.fs
 	entries, err := fs.ReadDir(l.path)
@@ -90,8 +90,16 @@ func (l *Log) carryOut(c *cut) error {
 	}
 	for _, entry := range entries {
 		goes, err := l.goes(c, entry.Name())
-		if err == nil && goes {
-			err = fs.Remove(filepath.Join(l.path, entry.Name()))
+		if err != nil {
+			return err
+		}
+		name := filepath.Join(l.path, entry.Name())
+		switch {
+		case !goes:
+		case strings.HasSuffix(name, ".log"): // removing a large file takes long, and appends are waiting
+			err = fs.Rename(name, name+deletedSuffix)
+		default:
+			err = fs.Remove(name)
 		}
 		if err != nil {
 			return err
@@ -183,15 +191,15 @@ func (l *Log) cutSegment(c *cut) error {
 	return errors.Join(err, f.Close())
 }
 
-// finishCut does what a crash has kept from being done, and tells whether there was something.
-func (l *Log) finishCut() (bool, error) {
+// finishCut does what a crash has kept from being done, and gives what that was, nil when it was nothing.
+func (l *Log) finishCut() (*cut, error) {
 	c, err := l.readCut()
 	if err != nil || c == nil {
-		return false, err
+		return nil, err
 	}
 	l.dir.log.Info("a truncation that a crash has cut short is done now", "partition", l.id.String(), "logEndOffset", c.end, "everything", c.whole)
 	if err := l.carryOut(c); err != nil {
-		return false, fmt.Errorf("truncate to offset %d: %w", c.end, err)
+		return nil, fmt.Errorf("truncate to offset %d: %w", c.end, err)
 	}
-	return true, nil
+	return c, nil
 }

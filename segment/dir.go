@@ -46,6 +46,9 @@ type DirOptions struct {
 	JournalFileBytes int64
 	// FlushInterval is how long records may be in the journal alone. Default 1 s.
 	FlushInterval time.Duration
+	// FlushLogs is how many logs a flush writes at once, in turns; a close during a flush waits for one
+	// turn. Default 256.
+	FlushLogs int
 	// Buffered keeps from direct I/O even where the file system has it.
 	Buffered bool
 	// OpenFiles is how many log files may be open while nobody uses them. Default 512.
@@ -88,6 +91,9 @@ func (o *DirOptions) setDefaults() {
 	}
 	if o.FlushInterval == 0 {
 		o.FlushInterval = time.Second
+	}
+	if o.FlushLogs == 0 {
+		o.FlushLogs = 256
 	}
 	if o.StallTimeout == 0 {
 		o.StallTimeout = 10 * time.Second
@@ -147,7 +153,7 @@ type Dir struct {
 	janitorWake chan struct{} // capacity 1: jobs is not empty
 	calls       chan func()
 	stop        chan struct{}
-	flushes     chan *flush
+	flushes     chan *portion
 	running     sync.WaitGroup
 	flusher     sync.WaitGroup
 	committer   committer
@@ -181,7 +187,7 @@ func OpenDir(ctx context.Context, opts DirOptions) (*Dir, error) {
 		files:       &fileCache{limit: opts.OpenFiles},
 		memory:      newMemory(),
 		aheadWork:   make(chan *ahead, aheads),
-		flushes:     make(chan *flush, 1),
+		flushes:     make(chan *portion, 1),
 		queue:       bounded.NewBytes(opts.QueueBytes),
 		logs:        make(map[logKey]*Log),
 		doomed:      make(map[*Log]struct{}),
@@ -323,7 +329,11 @@ func (d *Dir) failedSync(folder string, cause error) error {
 func (d *Dir) sayCorrupt(l *Log, damage error) {
 	now := d.opts.Now().Unix()
 	if said := l.corruptSaid.Load(); now-said >= 60 && l.corruptSaid.CompareAndSwap(said, now) {
-		d.log.Error(SaidDamaged, "partition", l.id.String(), "error", damage)
+		what := SaidDamaged
+		if errors.Is(damage, errMisplaced) {
+			what = SaidOffsetWrong
+		}
+		d.log.Error(what, "partition", l.id.String(), "error", damage)
 	}
 }
 

@@ -21,6 +21,6 @@
 // would have to be taken back.
 //
 // DESIGN.md lists the files. Logs, indexes, snapshots and epochs are in Apache Kafka's own
-// formats. Everything but the .log files and log-start-offset can be rebuilt from the .log
+// formats. Everything but the .log files and log-start-offset, and the notes of a truncation, can be rebuilt from the .log
 // files. Nothing is created before the first append.
 package segment

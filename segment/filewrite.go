@@ -41,13 +41,13 @@ func (w *fileWrite) prepare(c *committer, l *Log, s *segmentFile, to int64) {
 		}
 		ch.hold()
 		w.chunks = append(w.chunks, ch)
-		w.bufs = append(w.bufs, ch.mem[max(0, w.started-ch.at):min(chunkSize, roundUp(to-ch.at))])
+		w.bufs = append(w.bufs, ch.mem[max(0, w.started-ch.at):min(int64(len(ch.mem)), roundUp(to-ch.at))])
 	}
 	if part := to % vfs.BlockSize; part > 0 {
 		n := len(w.bufs) - 1
 		whole := len(w.bufs[n]) - vfs.BlockSize
-		w.last = c.dir.memory.get(nil, 0)
-		block := w.last.mem[:vfs.BlockSize]
+		w.last = c.dir.memory.getBlock(nil, 0)
+		block := w.last.mem
 		clear(block[copy(block, w.bufs[n][whole:whole+int(part)]):])
 		if whole == 0 {
 			w.bufs[n] = block

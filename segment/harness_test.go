@@ -47,9 +47,10 @@ func tryOpenDir(fs vfs.FS, more ...func(*DirOptions)) (*testDir, error) {
 func (d *testDir) flush(t testing.TB) {
 	t.Helper()
 	err := d.onCommitter(context.Background(), func() {
-		d.committer.awaitFlush()
-		d.committer.beginFlush()
-		d.committer.awaitFlush()
+		if d.committer.flush != nil {
+			d.committer.flushAll()
+		}
+		d.committer.flushAll()
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -90,7 +91,7 @@ func (d *testDir) close(t testing.TB) {
 	inTails := int64(0)
 	for _, c := range d.committer.resident {
 		if c.owner != nil {
-			inTails += chunkSize
+			inTails += int64(len(c.mem))
 		}
 	}
 	if used := d.memory.used.Load(); used != inTails {

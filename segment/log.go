@@ -203,6 +203,7 @@ type writer struct {
 	known     int64       // bytes of the active segment that recovery knows to have been acknowledged
 	promised  int64       // offset behind the last record that recovery knows to have been durable
 	resumed   *checkpoint // what recovery goes on from
+	scanned   epochs      // of the batches that it has checked
 }
 
 func newLog(dir *Dir, id LogID, cfg LogConfig) *Log {

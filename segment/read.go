@@ -121,8 +121,9 @@ func (l *Log) indexes(s *segmentFile) (*indexes, error) {
 }
 
 // indexesAgree looks whether indexes are those of the segment: the last entry
-// points at a batch that ends at the entry's offset, and there are entries
-// where the log is long enough to have some.
+// points at a batch that ends at the entry's offset, there are entries where the log is long enough to have some, and no batch
+// behind the last one is younger than what the time index knows. One that lacks entries and belongs to a log whose timestamps do not rise
+// may pass: only reading all of the segment would tell.
 func (l *Log) indexesAgree(s *segmentFile, x *indexes) bool {
 	size := s.size.Load()
 	if size == 0 {
@@ -133,18 +134,22 @@ func (l *Log) indexesAgree(s *segmentFile, x *indexes) bool {
 	}
 	f := l.dir.reader(s)
 	defer f.close()
-	if len(x.offsets) > 0 {
+	walk, most := walker{file: &f, end: size, readAhead: seekWindow}, int64(l.config.Load().IndexIntervalBytes)
+	some := len(x.offsets) > 0
+	if some {
 		last := x.offsets[len(x.offsets)-1]
 		h, err := readHeader(&f, last.position)
-		return err == nil && h.LastOffset() == last.offset
+		if err != nil || h.LastOffset() != last.offset {
+			return false
+		}
+		walk.position = last.position
 	}
-	walk := walker{file: &f, end: size, readAhead: seekWindow}
 	for walk.next() {
-		if walk.position > int64(l.config.Load().IndexIntervalBytes) {
+		if walk.header.MaxTimestamp > x.maxTimestamp().timestamp || !some && walk.position > most {
 			return false
 		}
 	}
-	return walk.err == nil
+	return some || walk.err == nil
 }
 
 // BytesFrom counts the bytes that Read could give from offset up to limit,

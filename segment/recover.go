@@ -95,7 +95,7 @@ func (d *Dir) recover(ctx context.Context) error {
 // recover opens one log: what was acknowledged is readable afterwards, and the
 // next offset follows the last whole batch.
 func (l *Log) recover(clean bool) error {
-	wasCut, err := l.finishCut()
+	cut, err := l.finishCut()
 	if err != nil {
 		return err
 	}
@@ -122,7 +122,7 @@ func (l *Log) recover(clean bool) error {
 			s.size.Store(size)
 			continue
 		}
-		if !wasCut { // else the journal has filled what is gone now
+		if cut == nil { // else the journal has filled what is gone now
 			l.w.known = l.dir.known[s.name(".log")]
 		}
 		if err := l.resume(s, size); err != nil {
@@ -273,6 +273,7 @@ func (l *Log) scan(s *segmentFile, size int64, clean bool) error {
 		for walk.next() {
 			s.note(walk.header, walk.position, interval)
 			s.sumUp(walk.header)
+			l.w.scanned = l.w.scanned.assign(walk.header.PartitionLeaderEpoch, walk.header.BaseOffset)
 			l.w.next = walk.header.NextOffset()
 		}
 		if walk.err == nil {
@@ -425,13 +426,18 @@ func (l *Log) recoverEpochs() error {
 		l.epochs.Store(&known)
 		return nil
 	}
-	if len(known) > 0 && len(segments) > 0 {
-		segments = segments[len(segments)-1:]
+	if known = known.truncateTo(l.w.next); len(known) == 0 && len(segments) > 1 { // else the file has those of sealed segments
+		err := l.walkBatches(segments[:len(segments)-1], func(h batch.Header) { known = known.assign(h.PartitionLeaderEpoch, h.BaseOffset) })
+		if err != nil {
+			return err
+		}
 	}
-	known = known.truncateTo(l.w.next)
-	err = l.walkBatches(segments, func(h batch.Header) { known = known.assign(h.PartitionLeaderEpoch, h.BaseOffset) })
+	for _, e := range l.w.scanned {
+		known = known.assign(e.epoch, e.start)
+	}
+	l.w.scanned = nil
 	l.epochs.Store(&known)
-	return err
+	return nil
 }
 
 // recoverProducers starts from the newest snapshot that is whole, and replays the

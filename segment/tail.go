@@ -12,6 +12,9 @@ import (
 // the file yet. What is flushed leaves it, the oldest first over all logs, when
 // the directory's tails together pass DirOptions.TailBytes.
 //
+// A tail begins with up to four chunks of one block each, as long as what comes fits into them:
+// of ten thousand logs that get a record now and then, 40 MB are in memory, not 160.
+//
 // The committer alone changes it. Readers take the published row and hold each
 // chunk while they copy from it; one that is gone by then is in the file.
 
@@ -41,7 +44,7 @@ func (c *committer) put(s *segmentFile, at int64, b []byte) error {
 		}
 		if last == nil || at >= last.end() {
 			var err error
-			if last, err = c.extend(s, at); err != nil {
+			if last, err = c.extend(s, at, len(b)); err != nil {
 				return err
 			}
 		}
@@ -52,10 +55,19 @@ func (c *committer) put(s *segmentFile, at int64, b []byte) error {
 	return nil
 }
 
-// extend adds a chunk that holds file position at.
-func (c *committer) extend(s *segmentFile, at int64) (*chunk, error) {
-	ch := c.dir.memory.get(s, at&^(vfs.BlockSize-1))
-	if before := at - ch.at; before > 0 {
+// smallChunks is how many chunks of a tail may be of one block.
+const smallChunks = chunkSize / vfs.BlockSize
+
+// extend adds a chunk that holds file position at, where n bytes come.
+func (c *committer) extend(s *segmentFile, at int64, n int) (*chunk, error) {
+	start := at &^ (vfs.BlockSize - 1)
+	var ch *chunk
+	if before := at - start; len(s.chunks) < smallChunks && before+int64(n) <= vfs.BlockSize {
+		ch = c.dir.memory.getBlock(s, start)
+	} else {
+		ch = c.dir.memory.get(s, start)
+	}
+	if before := at - start; before > 0 {
 		// Blocks are written whole. The page cache may be behind the disk here.
 		if err := c.dir.readDisk(s, ch.mem[:vfs.BlockSize], ch.at, int(before)); err != nil {
 			ch.release()
@@ -96,8 +108,31 @@ func (c *committer) shrink(s *segmentFile, end int64) {
 	}
 }
 
+// sweep is evict for when something has come to the files: what is not there yet is passed over, so that the
+// tails keep to their bound but for that. It looks at all chunks at most.
+func (c *committer) sweep() {
+	if c.evict(); c.dir.memory.used.Load() <= c.dir.opts.TailBytes {
+		return
+	}
+	kept := c.resident[:0]
+	for _, ch := range c.resident {
+		s := ch.owner
+		switch {
+		case s == nil: // it has left
+		case c.dir.memory.used.Load() <= c.dir.opts.TailBytes || ch != s.chunks[0] || s.flushed < min(ch.end(), s.filled):
+			kept = append(kept, ch)
+		default:
+			s.chunks = s.chunks[1:]
+			s.publishTail()
+			ch.leave()
+		}
+	}
+	clear(c.resident[len(kept):])
+	c.resident = kept
+}
+
 // evict makes the tails smaller until they keep to their bound, or until the
-// oldest chunk is not in its file yet.
+// oldest chunk is not in its file yet: then a flush is due.
 func (c *committer) evict() {
 	for c.dir.memory.used.Load() > c.dir.opts.TailBytes && len(c.resident) > 0 {
 		oldest := c.resident[0]
@@ -160,12 +195,22 @@ func (v *segmentReader) ReadAt(p []byte, off int64) (int, error) {
 	return n, nil
 }
 
+// holding tells which chunk of a row holds a file position that is not before it; len(row) if none does.
+func holding(row []*chunk, position int64) int {
+	// At most smallChunks of them are smaller, since only the first so many of a row can be.
+	i := min(int((position-row[0].at)/chunkSize), len(row))
+	for i < len(row) && row[i].end() <= position {
+		i++
+	}
+	return i
+}
+
 // copyChunks copies what the chunks hold from file position off on; it stops
 // before one that was taken out of the tail meanwhile.
 func copyChunks(row []*chunk, p []byte, off int64) (n int) {
 	for n < len(p) {
-		i := (off + int64(n) - row[0].at) / chunkSize
-		if i >= int64(len(row)) || !row[i].hold() {
+		i := holding(row, off+int64(n))
+		if i == len(row) || !row[i].hold() {
 			return n
 		}
 		n += copy(p[n:], row[i].mem[off+int64(n)-row[i].at:])

@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"maps"
 	"path"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/millrace/millrace/segment/producer"
 	"github.com/millrace/millrace/segment/vfs"
@@ -14,7 +16,7 @@ import (
 
 func (l *Log) mustTruncate(t testing.TB, offset int64) {
 	t.Helper()
-	if err := l.Truncate(context.Background(), offset); err != nil {
+	if err := l.Truncate(context.Background(), 0, offset); err != nil {
 		t.Fatalf("truncate to %d: %v", offset, err)
 	}
 }
@@ -201,7 +203,7 @@ func TestReset(t *testing.T) {
 			if err := l.DeleteRecordsBefore(context.Background(), 15); err != nil {
 				t.Fatal(err)
 			}
-			if err := l.Reset(context.Background(), to); err != nil {
+			if err := l.Reset(context.Background(), 0, to); err != nil {
 				t.Fatal(err)
 			}
 			look := func(fs vfs.FS, end int64, records int) {
@@ -251,7 +253,7 @@ func TestTruncateBeforeTheStart(t *testing.T) {
 	}
 	d := openDir(t, newMem(t))
 	defer d.close(t)
-	if err := d.open(t, "orders", 0, smallSegments()).Truncate(context.Background(), -1); !errors.Is(err, ErrOffsetOutOfRange) {
+	if err := d.open(t, "orders", 0, smallSegments()).Truncate(context.Background(), 0, -1); !errors.Is(err, ErrOffsetOutOfRange) {
 		t.Errorf("%v", err)
 	}
 }
@@ -263,19 +265,133 @@ func TestTruncateOfAnEmptyLog(t *testing.T) {
 	l := d.open(t, "orders", 0, DefaultLogConfig())
 	l.mustTruncate(t, 0)
 	l.mustTruncate(t, 7)
-	if err := l.Reset(context.Background(), 0); err != nil {
+	if err := l.Reset(context.Background(), 0, 0); err != nil {
 		t.Fatal(err)
 	}
 	if entries, err := fs.ReadDir("data/topics"); err != nil || len(entries) > 0 {
 		t.Errorf("%v %v", entries, err)
 	}
-	if err := l.Reset(context.Background(), 50); err != nil {
+	if err := l.Reset(context.Background(), 0, 50); err != nil {
 		t.Fatal(err)
 	}
 	d.close(t)
 	d = openDir(t, fs)
 	if l := d.open(t, "orders", 0, DefaultLogConfig()); l.LogStartOffset() != 50 || l.LogEndOffset() != 50 {
 		t.Errorf("%d to %d", l.LogStartOffset(), l.LogEndOffset())
+	}
+	d.close(t)
+}
+
+// Notes that are damaged are not believed, and said; those of a later version keep the directory from being opened.
+func TestDamagedNotesOfATruncation(t *testing.T) {
+	for name, line := range map[string][]byte{cutFile: cut{base: 0, position: 0, end: 0}.encode(), voidFile: encodeVoid(roundNumber{1, 2})} {
+		fs := newMem(t)
+		d := openDir(t, fs)
+		l := d.open(t, "orders", 0, DefaultLogConfig())
+		fill(t, l, 0, 10)
+		d.close(t)
+		put := func(line []byte) {
+			t.Helper()
+			if err := vfs.WriteFileAtomic(fs, l.path+"/"+name, line); err != nil {
+				t.Fatal(err)
+			}
+		}
+		bad := append([]byte(nil), line...)
+		bad[2] ^= 1
+		put(bad)
+		d = openDir(t, fs)
+		if end := d.open(t, "orders", 0, DefaultLogConfig()).LogEndOffset(); end != 10 || !strings.Contains(d.log.String(), name) {
+			t.Errorf("%s: ends at %d, %s", name, end, d.log)
+		}
+		d.close(t)
+		put(encodeLine("2 1 2 3 4"))
+		if _, err := tryOpenDir(fs); !errors.Is(err, ErrFormat) || !strings.Contains(err.Error(), name) {
+			t.Errorf("%s of a later version: %v", name, err)
+		}
+	}
+}
+
+func FuzzDecodeNotes(f *testing.F) {
+	f.Add(cut{base: 7, position: 900, end: 50}.encode())
+	f.Add(cut{base: 7, end: 7, whole: true}.encode())
+	f.Add(encodeVoid(roundNumber{3, 8}))
+	f.Add(encodeLine("1 7 0 9 1"))
+	f.Fuzz(func(t *testing.T, line []byte) {
+		if c, err := decodeCut(line); err == nil {
+			if again, err := decodeCut(c.encode()); err != nil || again != c || c.end < c.base || c.whole && c.base != c.end {
+				t.Errorf("%+v, again %+v, %v", c, again, err)
+			}
+		}
+		if n, err := decodeVoid(line); err == nil {
+			if again, err := decodeVoid(encodeVoid(n)); err != nil || again != n {
+				t.Errorf("%+v, again %+v, %v", n, again, err)
+			}
+		}
+	})
+}
+
+// The files of what was cut go, at once or with the next open.
+func TestFilesOfWhatWasCutGo(t *testing.T) {
+	for _, delay := range []time.Duration{0, time.Minute} {
+		fs := newMem(t)
+		d := openDir(t, fs)
+		cfg := smallSegments()
+		cfg.DeleteDelay = delay
+		l := d.open(t, "orders", 0, cfg)
+		fill(t, l, 0, 60)
+		l.mustTruncate(t, 30)
+		count := func() (logs, waiting int) {
+			t.Helper()
+			entries, err := fs.ReadDir(l.path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, e := range entries {
+				if _, suffix, _ := parseFile(e.Name()); suffix == "log" {
+					logs++
+				} else if suffix == "log.deleted" {
+					waiting++
+				} else if suffix == "index.deleted" || e.Name() == cutFile {
+					t.Errorf("there is %s", e.Name())
+				}
+			}
+			return logs, waiting
+		}
+		if logs, waiting := count(); logs != len(*l.segments.Load()) || (waiting > 0) != (delay > 0) {
+			t.Errorf("delay %v: %d logs of %d, %d wait", delay, logs, len(*l.segments.Load()), waiting)
+		}
+		fill(t, l, 30, 60) // the same names again
+		d.close(t)
+		d = openDir(t, fs)
+		l = d.open(t, "orders", 0, cfg)
+		d.settle(t)
+		if logs, waiting := count(); logs != len(*l.segments.Load()) || waiting > 0 || l.LogEndOffset() != 60 {
+			t.Errorf("after a restart: %d logs of %d, %d wait, ends at %d", logs, len(*l.segments.Load()), waiting, l.LogEndOffset())
+		}
+		d.close(t)
+	}
+}
+
+// A leader who was succeeded cuts nothing, and appends nothing: what its successor has appended stays.
+func TestFenceOfEarlierLeaders(t *testing.T) {
+	d := openDir(t, newMem(t))
+	l := d.open(t, "orders", 0, smallSegments())
+	fill(t, l, 0, 10)
+	l.FenceBelow(7)
+	if err := l.Truncate(context.Background(), 6, 5); !errors.Is(err, ErrStaleEpoch) {
+		t.Errorf("truncate: %v", err)
+	}
+	if err := l.Reset(context.Background(), 6, 5); !errors.Is(err, ErrStaleEpoch) {
+		t.Errorf("reset: %v", err)
+	}
+	for _, keep := range []bool{true, false} {
+		a := &Append{Batches: keptBatch(t, 10, 1, 6, -1, 0), LeaderEpoch: 6, Keep: keep, Done: func(Result) { t.Error("done") }}
+		if err := l.Append(context.Background(), a); !errors.Is(err, ErrStaleEpoch) {
+			t.Errorf("append, keep %v: %v", keep, err)
+		}
+	}
+	if err := l.Truncate(context.Background(), 7, 4); err != nil || l.LogEndOffset() != 4 {
+		t.Errorf("the leader's: %d, %v", l.LogEndOffset(), err)
 	}
 	d.close(t)
 }

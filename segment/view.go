@@ -238,7 +238,7 @@ func (l *Log) viewTail(s *segmentFile, v *View, tail []*chunk, position, size in
 	}
 	pieces, chunks := len(v.Pieces), len(v.chunks)
 	for at, end := position, position+int64(got.n); at < end; {
-		c := tail[(at-tail[0].at)/chunkSize]
+		c := tail[holding(tail, at)]
 		if !c.hold() {
 			for _, c := range v.chunks[chunks:] {
 				c.release()
@@ -247,7 +247,7 @@ func (l *Log) viewTail(s *segmentFile, v *View, tail []*chunk, position, size in
 			return row{}, errEvicted
 		}
 		v.chunks = append(v.chunks, c)
-		piece := c.mem[at-c.at : min(end-c.at, chunkSize)]
+		piece := c.mem[at-c.at : min(end, c.end())-c.at]
 		v.Pieces = append(v.Pieces, piece[:len(piece):len(piece)])
 		at += int64(len(piece))
 	}

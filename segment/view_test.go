@@ -313,7 +313,7 @@ func TestAViewDoesNotChange(t *testing.T) {
 			faulty.Heal()
 			d.flush(t)
 			m := d.memory
-			if free, all := int64(len(m.free))*chunkSize, int64(len(m.slabs.free))*slabSize; free+m.used.Load() != all {
+			if free, all := int64(len(m.free))*chunkSize+int64(len(m.blocks))*vfs.BlockSize, int64(len(m.slabs.free))*slabSize; free+m.used.Load() != all {
 				t.Errorf("of %d bytes, %d are free and %d in the tails", all, free, m.used.Load())
 			}
 		})
@@ -326,7 +326,9 @@ func TestLittleHoldsLittle(t *testing.T) {
 	defer d.close(t)
 	old, _ := oldBatches(t, d, 20<<10, 60<<10, 60<<10, 60<<10, 500<<10, 500<<10)
 	held := func(v *View) (n int) {
-		n = chunkSize * len(v.chunks)
+		for _, c := range v.chunks {
+			n += len(c.mem)
+		}
 		for _, b := range v.bufs {
 			n += len(b.mem)
 		}

@@ -113,13 +113,21 @@ var errorCodes = []struct {
 	{catalog.ErrFailed, codeKafkaStorageError},
 	{catalog.ErrStalled, codeKafkaStorageError}, // retried by clients, as is the REQUEST_TIMED_OUT of a controller that cannot write, but says why
 	{catalog.ErrClosed, codeBrokerNotAvailable},
-	{catalog.ErrUnknownCommand, codeUnsupportedVersion}, // by an older node, while the cluster is being upgraded
+	{catalog.ErrBrokerInUse, codeDuplicateBrokerRegistration},
+	{catalog.ErrStaleBrokerEpoch, codeStaleBrokerEpoch},
 	{catalog.ErrUnknownBroker, codeBrokerIDNotRegistered},
-	{catalog.ErrFeatureUpdate, codeInvalidUpdateVersion},
+	{catalog.ErrNotLeader, codeNotLeaderOrFollower},
+	{catalog.ErrFencedLeaderEpoch, codeFencedLeaderEpoch},
+	{catalog.ErrUnknownCommand, codeUnsupportedVersion}, // by an older node, while the cluster is being upgraded
 	{catalog.ErrElectionNotNeeded, codeElectionNotNeeded},
 	{catalog.ErrPreferredLeaderNotAvailable, codePreferredLeaderNotAvailable},
 	{catalog.ErrEligibleLeadersNotAvailable, codeEligibleLeadersNotAvailable},
 	{catalog.ErrNoReassignment, codeNoReassignmentInProgress},
+	{catalog.ErrInvalidAssignment, codeInvalidReplicaAssignment},
+	{catalog.ErrUncleanCancel, codeInvalidReplicaAssignment},
+	{catalog.ErrFactorChanged, codeInvalidReplicationFactor},
+	{catalog.ErrUnsupportedFeature, codeInvalidUpdateVersion}, // of UpdateFeatures; a registration is no client's
+	{catalog.ErrFeatureUpdate, codeInvalidUpdateVersion},
 
 	{syscall.EIO, codeKafkaStorageError}, // of a read
 }

@@ -40,6 +40,28 @@ func writeJSON(w io.Writer, v any) error {
 	return enc.Encode(v)
 }
 
+// formFlag is --output of the commands whose table and plain forms differ; plain says what the plain one is.
+func formFlag(plain string) cli.Flag {
+	return &cli.StringFlag{Name: "output", Aliases: []string{"o"}, Value: "table", EnvVars: []string{"MILLRACE_OUTPUT"}, Usage: "table, plain (" + plain + ") or json"}
+}
+
+// outputForm is what formFlag says: table, plain or json.
+func outputForm(c *cli.Context) (string, error) {
+	if _, err := wantsJSON(c); err != nil {
+		return "", err
+	}
+	return c.String("output"), nil
+}
+
+// writeTabs writes rows for other programs: tabs between the cells, no heading.
+func writeTabs(w io.Writer, rows [][]string) error {
+	out := bufio.NewWriter(w)
+	for _, r := range rows {
+		fmt.Fprintln(out, strings.Join(r, "\t"))
+	}
+	return out.Flush()
+}
+
 // writeTable writes rows in aligned columns under a heading.
 func writeTable(w io.Writer, heading []string, rows [][]string) error {
 	out := bufio.NewWriter(w) // a tabwriter writes cell by cell

@@ -17,9 +17,6 @@ import (
 	"github.com/millrace/millrace/segment/vfs"
 )
 
-// exitCannotTell is the exit code of commands that judge, when they could not: as of diff(1).
-const exitCannotTell = 2
-
 func segmentDiff(e *env) *cli.Command {
 	return &cli.Command{
 		Name:      "diff",
@@ -38,13 +35,13 @@ same batch from another leader), other form (the same records in other batches),
 records. Leader epochs that both have written down are compared, too. What lies before a
 log start offset is as good as deleted, and left out.
 
-Exit code 0: equal. 1: they differ. 2: cannot tell, since one of them is damaged.`,
+Exit code 0: equal. 1: they differ. 2: cannot tell, since one of them is damaged, or not there.`,
 		Flags: append(filterFlags(),
 			&cli.BoolFlag{Name: "records", Usage: "records count, not how they are stored: batches, codecs, producers, leader epochs"},
 			&cli.IntFlag{Name: "max", Value: 10, Usage: "show so many differences of each partition"},
-			outputFlag("table"),
+			formFlag("tabs: a line for each partition, and for each difference"),
 		),
-		Action: e.segmentDiff,
+		Action: func(c *cli.Context) error { return cannotTell(e.segmentDiff(c)) },
 	}
 }
 
@@ -72,7 +69,7 @@ func (e *env) segmentDiff(c *cli.Context) error {
 	if c.NArg() != 2 {
 		return usagef(commandPath(c), "what is to be compared with what? as in '%s /replica-1 /replica-2'", commandPath(c))
 	}
-	asJSON, err := wantsJSON(c)
+	form, err := outputForm(c)
 	if err != nil {
 		return err
 	}
@@ -95,9 +92,12 @@ func (e *env) segmentDiff(c *cli.Context) error {
 	for _, p := range pairs {
 		p.lenient = c.Bool("records")
 	}
-	if asJSON {
+	switch form {
+	case "json":
 		err = writeJSON(e.Out, diffJSON(c.Args().Slice(), pairs))
-	} else {
+	case "plain":
+		err = writeTabs(e.Out, diffTabs(pairs))
+	default:
 		err = e.writeDiff(pairs, c.Int("max"))
 	}
 	if err != nil {
@@ -120,7 +120,6 @@ func pairUp(fsys vfs.FS, a, b *inspect.Place, f *filter) ([]*pair, error) {
 		if err != nil {
 			return nil, err
 		}
-		overlay.Apply(p)
 		starts, err := inspect.KafkaStarts(fsys, p)
 		if err != nil {
 			return nil, err
@@ -261,15 +260,41 @@ func differing(n int) string {
 	return fmt.Sprintf("%d partitions differ", n)
 }
 
+// cells is the line of a table about the pair.
+func (p *pair) cells() []string {
+	row := []string{p.name, "-", "-", "-", "-", p.verdict()}
+	if c := p.result; c != nil {
+		row[1], row[2] = offsetSpan(c.StartA, c.EndA), offsetSpan(c.StartB, c.EndB)
+		row[3], row[4] = offsetSpan(max(c.StartA, c.StartB), c.EqualTo), strconv.FormatInt(c.Equal, 10)
+	}
+	return row
+}
+
+// diffTabs is what was found, for other programs: the first field says what a line is about.
+func diffTabs(pairs []*pair) (rows [][]string) {
+	number := func(n int64) string { return strconv.FormatInt(n, 10) }
+	for _, p := range pairs {
+		rows = append(rows, append([]string{"partition"}, p.cells()...))
+		if p.result == nil {
+			continue
+		}
+		for _, d := range p.result.Differences {
+			rows = append(rows, []string{"difference", p.name, string(d.Kind), number(d.First), number(d.Last), number(d.Batches), d.What,
+				d.FileA, number(d.PositionA), d.FileB, number(d.PositionB)})
+		}
+		for i, list := range [][]*inspect.Damage{p.result.DamageA, p.result.DamageB} {
+			for _, d := range list {
+				rows = append(rows, []string{"damage", p.name, "AB"[i : i+1], d.Error()})
+			}
+		}
+	}
+	return rows
+}
+
 func (e *env) writeDiff(pairs []*pair, most int) error {
 	var rows [][]string
 	for _, p := range pairs {
-		row := []string{p.name, "-", "-", "-", "-", p.verdict()}
-		if c := p.result; c != nil {
-			row[1], row[2] = offsetSpan(c.StartA, c.EndA), offsetSpan(c.StartB, c.EndB)
-			row[3], row[4] = offsetSpan(max(c.StartA, c.StartB), c.EqualTo), strconv.FormatInt(c.Equal, 10)
-		}
-		rows = append(rows, row)
+		rows = append(rows, p.cells())
 	}
 	if err := writeTable(e.Out, []string{"PARTITION", "A", "B", "SAME", "BATCHES", "RESULT"}, rows); err != nil {
 		return err

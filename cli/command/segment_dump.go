@@ -65,7 +65,7 @@ that the journal alone has.`,
 			&cli.BoolFlag{Name: "keys-only", Usage: "leave values and headers out"},
 			&cli.StringFlag{Name: "format", Value: "text", Usage: "of keys, values and headers: text, hex, base64, or json (as it is where it is JSON)"},
 			&cli.BoolFlag{Name: "raw", Usage: "do not decode the records of internal topics"},
-			outputFlag("table"),
+			formFlag("the lines of Kafka's kafka-dump-log"),
 		),
 		Action: e.segmentDump,
 	}
@@ -246,7 +246,6 @@ func (d *dumper) place(p *inspect.Place) (took bool, err error) {
 	if d.overlay, err = inspect.NewOverlay(below, p); err != nil {
 		return false, err
 	}
-	d.overlay.Apply(p)
 	d.fsys = d.overlay.FS(below)
 	for i := range p.Partitions {
 		part := &p.Partitions[i]

@@ -135,6 +135,8 @@ func (s *jsonSink) damage(d *inspect.Damage) {
 
 func (s *jsonSink) note(string) {} // batches say themselves that the journal alone has them
 
+func (s *jsonSink) lines(text []byte) { s.w.Write(text) }
+
 func (s *jsonSink) write(b []byte) {
 	s.w.Write(b)
 }

@@ -22,6 +22,8 @@ type dumpSink interface {
 	entry(kind string, fields ...field)
 	damage(d *inspect.Damage)
 	note(text string)
+	// lines writes what another sink of the same kind has made of batches.
+	lines(text []byte)
 }
 
 // field is a named value: int64, int32, int16, uint32, string, bool, optional or millis.
@@ -154,9 +156,8 @@ func (s *plainSink) damage(d *inspect.Damage) {
 
 func (s *plainSink) note(text string) { fmt.Fprintln(s.w, text) }
 
-func (s *plainSink) write(b []byte) {
-	s.w.Write(b)
-}
+func (s *plainSink) write(b []byte)    { s.w.Write(b) }
+func (s *plainSink) lines(text []byte) { s.w.Write(text) }
 
 // begin gives what to append a line to: room of the writer's own, so that nothing is copied when the line is written.
 func begin(w *bufio.Writer) []byte {
@@ -350,3 +351,10 @@ func (s *tableSink) begin() []byte {
 }
 
 func (s *tableSink) write(b []byte) { s.w.Write(b) }
+
+func (s *tableSink) lines(text []byte) {
+	if len(text) > 0 {
+		s.begin()
+		s.w.Write(text)
+	}
+}

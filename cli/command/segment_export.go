@@ -56,6 +56,8 @@ unless they are named. Damaged records are passed over, which is said and makes 
 			&cli.BoolFlag{Name: "committed", Usage: "leave out records of transactions that were aborted or have not ended; everything is then read twice"},
 			&cli.StringFlag{Name: "encoding", Value: "text", Usage: "of keys, values and headers in csv: text or base64"},
 			&cli.StringFlag{Name: "null-value", Value: `\N`, Usage: "what stands for null in csv and values"},
+			&cli.StringFlag{Name: "output", Aliases: []string{"o"}, Value: "table", EnvVars: []string{"MILLRACE_OUTPUT"},
+				Usage: "how to say what was done: table, plain (tabs: records, partitions, damaged places) or json; on standard error, unless --file or --to take what is exported"},
 		),
 		Action: e.segmentExport,
 	}
@@ -71,6 +73,8 @@ type exporting struct {
 	base64        bool
 	null          string
 	format        string
+	form          string // of what is said at the end: table, plain or json
+	elsewhere     bool   // what is exported does not go to standard output
 	write         func(r *kgo.Record) error
 	out           *bufio.Writer
 	read          atomic.Int64
@@ -123,11 +127,26 @@ func (e *env) segmentExport(c *cli.Context) (err error) {
 	if err := x.out.Flush(); err != nil {
 		return err
 	}
-	fmt.Fprintf(e.Err, "%s of %s exported\n", count(x.records, "record"), count(len(logs), "partition"))
-	return x.sayDamaged()
+	return x.report(len(logs), fmt.Sprintf("%s of %s exported\n", count(x.records, "record"), count(len(logs), "partition")))
 }
 
-func (x *exporting) sayDamaged() error {
+// report says what was done; sentence is that for people.
+func (x *exporting) report(partitions int, sentence string) (err error) {
+	out := x.e.Err
+	if x.form != "table" && x.elsewhere {
+		out = x.e.Out
+	}
+	switch x.form {
+	case "json":
+		err = writeJSON(out, map[string]int64{"records": x.records, "partitions": int64(partitions), "damaged": int64(x.damaged)})
+	case "plain":
+		_, err = fmt.Fprintf(out, "%d\t%d\t%d\n", x.records, partitions, x.damaged)
+	default:
+		_, err = io.WriteString(out, sentence)
+	}
+	if err != nil {
+		return err
+	}
 	if x.damaged > 0 {
 		return fmt.Errorf("%d damaged places were passed over: 'millrace segment verify' says which", x.damaged)
 	}
@@ -155,6 +174,10 @@ func (e *env) parseExport(c *cli.Context) (*exporting, error) {
 		return wrong("--max must be at least 1")
 	}
 	var err error
+	if x.form, err = outputForm(c); err != nil {
+		return nil, err
+	}
+	x.elsewhere = c.String("file") != "" || x.format == "log"
 	if c.IsSet("offsets") {
 		if x.from, x.to, err = parseOffsets(c.String("offsets")); err != nil {
 			return wrong("--offsets %v", err)

@@ -23,6 +23,9 @@ func (x *exporting) logs(ctx context.Context, fsys vfs.FS, logs []foundLog, to s
 	}
 	starts := map[string]int64{}
 	if there, err := inspect.Find(fsys, to); err == nil { // what an earlier export has left
+		if there.Held || there.Kind == inspect.WholeDirectory && there.Layout == inspect.Millrace {
+			return fmt.Errorf("%s is a server's: a copy needs a directory of its own ('millrace segment import' brings topics into one of millrace's)", to)
+		}
 		if starts, err = inspect.KafkaStarts(fsys, there); err != nil {
 			return err
 		}
@@ -62,8 +65,7 @@ func (x *exporting) logs(ctx context.Context, fsys vfs.FS, logs []foundLog, to s
 			return err
 		}
 	}
-	fmt.Fprintf(x.e.Err, "%s, %s exported to %s\n", count(len(logs), "partition"), count(x.records, "record"), to)
-	return x.sayDamaged()
+	return x.report(len(logs), fmt.Sprintf("%s, %s exported to %s\n", count(len(logs), "partition"), count(x.records, "record"), to))
 }
 
 // copyLog copies one partition into a folder of its own.

@@ -69,7 +69,7 @@ them); while a transaction has not ended, --open says what becomes of it.`,
 			&cli.StringFlag{Name: "encoding", Value: "text", Usage: "of keys, values and headers in csv: text or base64"},
 			&cli.StringFlag{Name: "null-value", Value: `\N`, Usage: "what stands for null in csv"},
 			&cli.StringFlag{Name: "compression", Aliases: []string{"z"}, Value: "none", Usage: "for records: none, gzip, snappy, lz4 or zstd"},
-			outputFlag("table"),
+			formFlag("tabs, without heading and totals"),
 		},
 		Action: e.segmentImport,
 	}
@@ -80,7 +80,7 @@ type importing struct {
 	e       *env
 	c       *cli.Context
 	fs      vfs.FS
-	json    bool
+	form    string
 	broker  *config.Broker
 	rules   source.Rules
 	configs map[string]map[string]string // of --topic-config
@@ -135,7 +135,7 @@ func (e *env) segmentImport(c *cli.Context) error {
 func (e *env) newImport(c *cli.Context) (*importing, error) {
 	im := &importing{e: e, c: c, fs: vfs.OS()}
 	var err error
-	if im.json, err = wantsJSON(c); err != nil {
+	if im.form, err = outputForm(c); err != nil {
 		return nil, err
 	}
 	switch {

@@ -302,8 +302,12 @@ func (im *importing) report() error {
 		}
 		out.Topics = append(out.Topics, topic)
 	}
-	if im.json {
+	switch im.form {
+	case "json":
 		return writeJSON(im.e.Out, out)
+	case "plain":
+		im.say()
+		return writeTabs(im.e.Out, rows)
 	}
 	if err := writeTable(im.e.Out, []string{"PARTITION", "START", "END", "RECORDS", "BYTES", "STATUS"}, rows); err != nil {
 		return err

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -335,6 +336,9 @@ func (s *spooler) take(r *inputRecord) error {
 	offset := l.next
 	if r.Offset != nil {
 		offset = *r.Offset
+	}
+	if offset >= math.MaxInt64-1 || l.next == math.MaxInt64 {
+		return fmt.Errorf("no record can follow one with offset %d in %s", offset, filepath.Base(l.folder))
 	}
 	if offset < l.next || offset < 0 {
 		return fmt.Errorf("offset %d follows %d in %s", offset, l.next-1, filepath.Base(l.folder))

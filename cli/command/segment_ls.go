@@ -231,7 +231,6 @@ func (e *env) summarize(ctx context.Context, fsys vfs.FS, p *inspect.Place, o *l
 	if err != nil {
 		return nil, err
 	}
-	overlay.Apply(p)
 	fsys = overlay.FS(fsys)
 	parts := slices.DeleteFunc(p.Partitions, func(part inspect.Partition) bool { return !o.takes(&part) })
 	out := make([]*inspect.Summary, len(parts))

@@ -47,7 +47,6 @@ func (e *env) logs(c *cli.Context, fsys vfs.FS, f *filter) ([]foundLog, error) {
 		if err != nil {
 			return nil, err
 		}
-		overlay.Apply(p)
 		starts, err := inspect.KafkaStarts(fsys, p)
 		if err != nil {
 			return nil, err

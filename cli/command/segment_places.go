@@ -2,6 +2,8 @@ package command
 
 import (
 	"cmp"
+	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path"
@@ -38,6 +40,20 @@ func (e *env) places(c *cli.Context, fsys vfs.FS) ([]*inspect.Place, error) {
 		found = append(found, place)
 	}
 	return found, nil
+}
+
+// exitCannotTell is the exit code of a command that answers with 0 or 1, and could not: what it was to look at is not there, not
+// readable, or damaged.
+const exitCannotTell = 2
+
+// cannotTell gives an error this code, unless it has one of its own.
+func cannotTell(err error) error {
+	var exit *exitError
+	var usage *usageError
+	if err == nil || errors.As(err, &exit) || errors.As(err, &usage) || errors.Is(err, context.Canceled) {
+		return err
+	}
+	return &exitError{exitCannotTell, errors.New(plainCause(err))}
 }
 
 // filterFlags choose partitions.

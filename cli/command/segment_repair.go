@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -36,13 +37,14 @@ What is removed is kept in the folder quarantine of the data directory (for Kafk
 that lie by themselves, in a folder beside it), with the plan. A server must not run. A repair that
 was cut short is begun again, and comes to the same end; one that finds nothing does nothing.
 
-Exit codes: 0 all is well now, 1 something is left that is not mended, or the answer was no.`,
+Exit codes: 0 all is well now (with --dry-run: would be), 1 something is left that is not mended, or
+the answer was no.`,
 		Flags: append(filterFlags(),
 			&cli.BoolFlag{Name: "salvage", Usage: "keep intact batches behind damage"},
 			&cli.BoolFlag{Name: "dry-run", Aliases: []string{"n"}, Usage: "show the plan, and do nothing"},
 			&cli.BoolFlag{Name: "yes", Aliases: []string{"y"}, Usage: "do it without asking"},
 			&cli.StringFlag{Name: "stamp", Usage: "the `NAME` of the folder in the quarantine for what this repair removes", DefaultText: "the time"},
-			outputFlag("table"),
+			formFlag("tabs: a line for each step, and for each finding that is left"),
 		),
 		Action: e.segmentRepair,
 	}
@@ -50,15 +52,28 @@ Exit codes: 0 all is well now, 1 something is left that is not mended, or the an
 
 // stepRow is a step as JSON.
 type stepRow struct {
-	Partition string `json:"partition,omitempty"`
-	Do        string `json:"do"`
-	File      string `json:"file"`
-	Position  *int64 `json:"position,omitempty"`
-	Bytes     int64  `json:"bytes,omitempty"`
-	First     *int64 `json:"first_offset,omitempty"`
-	Last      *int64 `json:"last_offset,omitempty"`
-	Records   int64  `json:"intact_records,omitempty"`
-	Why       string `json:"why"`
+	Partition string     `json:"partition,omitempty"`
+	Do        string     `json:"do"`
+	File      string     `json:"file"`
+	Position  *int64     `json:"position,omitempty"`
+	Bytes     int64      `json:"bytes,omitempty"`
+	Lost      []rangeRow `json:"offsets,omitempty"`
+	Records   int64      `json:"intact_records,omitempty"`
+	Why       string     `json:"why"`
+}
+
+type rangeRow struct {
+	First int64 `json:"first"`
+	Last  int64 `json:"last"`
+}
+
+// rangesText writes ranges of offsets.
+func rangesText(list []inspect.OffsetRange) string {
+	var words []string
+	for _, r := range list {
+		words = append(words, offsetRange(r.First, r.Last))
+	}
+	return strings.Join(words, ",")
 }
 
 func stepRowOf(s inspect.Step) stepRow {
@@ -66,8 +81,8 @@ func stepRowOf(s inspect.Step) stepRow {
 	if s.Position >= 0 {
 		r.Position = &s.Position
 	}
-	if s.Lost() > 0 {
-		r.First, r.Last = &s.FirstOffset, &s.LastOffset
+	for _, lost := range s.Offsets {
+		r.Lost = append(r.Lost, rangeRow{lost.First, lost.Last})
 	}
 	return r
 }
@@ -159,7 +174,11 @@ func (e *env) repairPlace(c *cli.Context, fsys vfs.FS, p *inspect.Place, o inspe
 			err = errors.Join(err, writeJSON(e.Out, doc))
 		}()
 	} else {
-		e.writePlan(out, p, plan, o.Salvage)
+		if form == "plain" {
+			writePlanTabs(out, plan)
+		} else {
+			e.writePlan(out, p, plan, o.Salvage)
+		}
 		if err := out.Flush(); err != nil {
 			return err
 		}
@@ -175,7 +194,7 @@ func (e *env) repairPlace(c *cli.Context, fsys vfs.FS, p *inspect.Place, o inspe
 			return fmt.Errorf("%w\nWhat was done so far is whole; the same command goes on from there", err)
 		}
 		mended = true
-		if form != "json" {
+		if form == "table" {
 			fmt.Fprintf(e.Out, "done: %s; what was removed is in %s\n", count(len(plan.Steps), "step"), plan.Quarantine)
 		}
 	}
@@ -226,7 +245,12 @@ func (e *env) writePlan(w io.Writer, p *inspect.Place, plan *inspect.Plan, salva
 			cost = append(cost, count(s.Bytes, "byte"))
 		}
 		if s.Lost() > 0 {
-			cost = append(cost, plural("offset", s.Lost() > 1)+" "+offsetRange(s.FirstOffset, s.LastOffset))
+			const few = 6
+			list := s.Offsets[:min(len(s.Offsets), few)]
+			cost = append(cost, plural("offset", s.Lost() > 1)+" "+rangesText(list))
+			if more := len(s.Offsets) - len(list); more > 0 {
+				cost = append(cost, count(more, "further range"))
+			}
 		}
 		if s.Records > 0 {
 			cost = append(cost, count(s.Records, "intact record"))
@@ -249,6 +273,20 @@ func (e *env) writePlan(w io.Writer, p *inspect.Place, plan *inspect.Plan, salva
 		fmt.Fprintln(w, "--salvage keeps the intact records")
 	}
 	fmt.Fprintf(w, "what is removed goes to %s\n", plan.Quarantine)
+}
+
+// writePlanTabs shows the plan to other programs.
+func writePlanTabs(w io.Writer, plan *inspect.Plan) {
+	for _, s := range plan.Steps {
+		position := ""
+		if s.Position >= 0 {
+			position = strconv.FormatInt(s.Position, 10)
+		}
+		fmt.Fprintln(w, strings.Join([]string{"step", s.Partition, s.Do, s.File, position, strconv.FormatInt(s.Bytes, 10), rangesText(s.Offsets), strconv.FormatInt(s.Records, 10), s.Why}, "\t"))
+	}
+	for _, f := range plan.Left {
+		writeFinding(w, "plain", f)
+	}
 }
 
 // asked asks a question, and tells whether the answer was yes.

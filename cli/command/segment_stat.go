@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/base64"
 	"fmt"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -39,7 +40,7 @@ too large by what stands behind ±, never too small. Internal topics are left ou
 			&cli.StringFlag{Name: "by", Value: "all", Usage: "one result for all, or for each topic, or partition"},
 			&cli.IntFlag{Name: "top", Value: 10, Usage: "show so many keys"},
 			&cli.BoolFlag{Name: "fast", Usage: "read batch headers alone: nothing of records, keys and compression ratios"},
-			outputFlag("table"),
+			formFlag("tabs: result, measure, value"),
 		),
 		Action: e.segmentStat,
 	}
@@ -53,7 +54,7 @@ type statOf struct {
 }
 
 func (e *env) segmentStat(c *cli.Context) error {
-	asJSON, err := wantsJSON(c)
+	form, err := outputForm(c)
 	if err != nil {
 		return err
 	}
@@ -73,14 +74,17 @@ func (e *env) segmentStat(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	if asJSON {
+	if form != "table" {
 		out := struct {
 			Stats []statJSON `json:"stats"`
 		}{[]statJSON{}}
 		for _, r := range results {
 			out.Stats = append(out.Stats, statJSONOf(r, c.Int("top")))
 		}
-		return writeJSON(e.Out, out)
+		if form == "json" {
+			return writeJSON(e.Out, out)
+		}
+		return writeTabs(e.Out, statTabs(out.Stats))
 	}
 	for i, r := range results {
 		if i > 0 {
@@ -368,6 +372,46 @@ type statGap struct {
 	To        string  `json:"to"`
 	Seconds   float64 `json:"seconds"`
 	Offset    int64   `json:"offset"`
+}
+
+// statTabs is what JSON says, a measure a line: its name is the way to it.
+func statTabs(list []statJSON) (rows [][]string) {
+	for _, s := range list {
+		var walk func(v reflect.Value, name []string)
+		walk = func(v reflect.Value, name []string) {
+			switch v.Kind() {
+			case reflect.Pointer:
+				if !v.IsNil() {
+					walk(v.Elem(), name)
+				}
+			case reflect.Struct:
+				for i := range v.NumField() {
+					key, _, _ := strings.Cut(v.Type().Field(i).Tag.Get("json"), ",")
+					if key != "name" {
+						walk(v.Field(i), append(name, key))
+					}
+				}
+			case reflect.Map:
+				for _, key := range slices.SortedFunc(slices.Values(v.MapKeys()), func(a, b reflect.Value) int { return strings.Compare(a.String(), b.String()) }) {
+					walk(v.MapIndex(key), append(name, key.String()))
+				}
+			case reflect.Slice:
+				for i := range v.Len() {
+					walk(v.Index(i), append(name, strconv.Itoa(i)))
+				}
+			case reflect.Float64:
+				rows = append(rows, []string{s.Name, strings.Join(name, "."), strconv.FormatFloat(v.Float(), 'f', 3, 64)})
+			case reflect.String:
+				if text := v.String(); text != "" {
+					rows = append(rows, []string{s.Name, strings.Join(name, "."), strings.NewReplacer("\t", `\t`, "\n", `\n`, "\r", `\r`).Replace(text)})
+				}
+			default:
+				rows = append(rows, []string{s.Name, strings.Join(name, "."), fmt.Sprint(v.Interface())})
+			}
+		}
+		walk(reflect.ValueOf(s), nil)
+	}
+	return rows
 }
 
 func spreadJSONOf(d *inspect.Spread) *spreadJSON {

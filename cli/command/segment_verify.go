@@ -20,9 +20,6 @@ import (
 	"github.com/millrace/millrace/segment/vfs"
 )
 
-// exitUntold is the exit code of a verify that could not read everything, and found no damage in the rest.
-const exitUntold = 2
-
 func segmentVerify(e *env) *cli.Command {
 	return &cli.Command{
 		Name:      "verify",
@@ -44,16 +41,16 @@ in the same words.
 A directory that was not closed well is judged as the next start will leave it: with the
 journal in the segments. Several data directories of one broker are given together.
 
-Exit codes: 0 all is well, 1 damage, 2 something could not be read or is of a later version,
-and the rest is well (or the command line is wrong).`,
+Exit codes: 0 all is well, 1 damage, 2 it cannot be told: something is not there, could not be read
+or is of a later version, and the rest is well (or the command line is wrong).`,
 		Flags: append(filterFlags(),
 			&cli.BoolFlag{Name: "fast", Usage: "structure alone: leave out the CRCs of batches"},
 			&cli.BoolFlag{Name: "records", Usage: "decompress every batch and read every record, too"},
 			&cli.BoolFlag{Name: "notes", Usage: "show too what is worth knowing and no damage; JSON always has it"},
 			&cli.IntFlag{Name: "parallel", Usage: "look at so many partitions side by side", DefaultText: "twice the processors"},
-			outputFlag("table"),
+			formFlag("tabs, without totals"),
 		),
-		Action: e.segmentVerify,
+		Action: func(c *cli.Context) error { return cannotTell(e.segmentVerify(c)) },
 	}
 }
 
@@ -221,7 +218,7 @@ func (e *env) segmentVerify(c *cli.Context) error {
 		if err := writeJSON(out, map[string]any{"findings": rows, "totals": totals}); err != nil {
 			return err
 		}
-	} else {
+	} else if form == "table" {
 		fmt.Fprintln(out, totals.String())
 	}
 	if err := out.Flush(); err != nil {
@@ -231,17 +228,9 @@ func (e *env) segmentVerify(c *cli.Context) error {
 	case totals.Damage > 0:
 		return &exitError{ExitFailed, errors.New("there is damage; 'millrace segment repair' says what can be done about it")}
 	case totals.Unknown > 0:
-		return &exitError{exitUntold, errors.New("not everything could be read")}
+		return &exitError{exitCannotTell, errors.New("not everything could be read")}
 	}
 	return nil
-}
-
-// outputForm is --output of the commands whose table and plain forms differ.
-func outputForm(c *cli.Context) (string, error) {
-	if _, err := wantsJSON(c); err != nil {
-		return "", err
-	}
-	return c.String("output"), nil
 }
 
 // bytesProgress makes the line that says how far something has come.

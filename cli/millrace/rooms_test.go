@@ -19,13 +19,14 @@ const module = "github.com/millrace/millrace"
 // rooms says for every room which others it may import.
 // What is not in the list may not exist, so a new room is a decision that shows here.
 var rooms = map[string][]string{
-	"cli/millrace": {"cli/command"},
-	"cli/command":  {"cli/bench", "cli/serve", "engine/config", "engine/coordinator", "engine/source", "segment", "segment/inspect", "segment/batch", "segment/producer", "segment/vfs", "engine", "engine/catalog", "engine/group"},
-	"cli/bench":    {},
-	"cli/serve":    {"server", "engine", "engine/config", "segment/vfs"},
-	"server":       {"engine", "engine/coordinator", "engine/group", "engine/catalog", "engine/config", "segment", "segment/batch", "segment/producer", "segment/bounded"},
-	"engine":       {"engine/coordinator", "engine/group", "engine/catalog", "engine/config", "segment", "segment/batch", "segment/producer", "segment/vfs"},
-	"replication":  {"engine", "engine/catalog", "engine/config", "replication/controller", "replication/gossip", "replication/peer"},
+	"cli/millrace":  {"cli/command"},
+	"cli/command":   {"cli/bench", "cli/placement", "cli/serve", "engine/config", "engine/coordinator", "engine/source", "segment", "segment/inspect", "segment/batch", "segment/producer", "segment/vfs", "engine", "engine/catalog", "engine/group"},
+	"cli/bench":     {},
+	"cli/placement": {},
+	"cli/serve":     {"server", "replication", "engine", "engine/catalog", "engine/config", "segment/vfs"},
+	"server":        {"engine", "engine/coordinator", "engine/group", "engine/catalog", "engine/config", "segment", "segment/batch", "segment/producer", "segment/bounded"},
+	"engine":        {"engine/coordinator", "engine/group", "engine/catalog", "engine/config", "segment", "segment/batch", "segment/producer", "segment/vfs"},
+	"replication":   {"engine", "engine/catalog", "engine/config", "segment", "replication/controller", "replication/gossip", "replication/isr", "replication/liveness", "replication/peer", "replication/raftlog", "replication/stream"},
 
 	"replication/controller": {"engine/catalog", "replication/raftlog"},
 	"replication/raftlog":    {"segment/vfs"},
@@ -33,7 +34,7 @@ var rooms = map[string][]string{
 	"replication/stream":     {"segment", "segment/batch"},
 	"replication/gossip":     {"replication/peer"},
 	"replication/peer":       {},
-	"replication/liveness":   {"engine/catalog"},
+	"replication/liveness":   {"engine/catalog", "replication/peer"},
 
 	"engine/coordinator": {"engine/group", "engine/catalog", "engine/config", "segment/batch"},
 	"engine/group":       {"segment/batch"},
@@ -76,7 +77,7 @@ var std = map[string][]string{
 	"net/http": {"cli"},
 	"os/exec":  {},
 	"unsafe":   {"segment/vfs"},
-	"syscall":  {"segment", "segment/vfs", "server", "cli"},
+	"syscall":  {"segment", "segment/vfs", "server", "replication/peer", "cli"},
 }
 
 // seamWords are the names of package os that the file system's interface is written in; they touch no file.

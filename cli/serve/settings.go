@@ -47,7 +47,8 @@ type ConfigError struct{ Err error }
 func (e *ConfigError) Error() string { return e.Err.Error() }
 func (e *ConfigError) Unwrap() error { return e.Err }
 
-// Properties merges the sources under Kafka's own keys: the file, then --set, then the flags; the later wins.
+// Properties merges the sources under Kafka's own keys: the file, then --set, then the flags; the later wins, but that --set
+// and a flag must not name different data directories.
 func (s Settings) Properties() (map[string]string, error) {
 	props := map[string]string{"log.dirs": DefaultData, "listeners": plaintext(DefaultListen)}
 	if s.ConfigFile != "" {
@@ -64,7 +65,12 @@ func (s Settings) Properties() (map[string]string, error) {
 		if key = strings.TrimSpace(key); !ok || key == "" {
 			return nil, &ConfigError{fmt.Errorf("--set %q is not key=value", kv)}
 		}
-		setProperty(props, key, strings.TrimSpace(value))
+		value = strings.TrimSpace(value)
+		// Whoever is wrong about where the data is may not notice for long.
+		if (key == "log.dirs" || key == "log.dir") && s.Data != "" && s.Data != value {
+			return nil, &ConfigError{fmt.Errorf("--set %s=%s and --data (MILLRACE_DATA) %s name different data directories", key, value, s.Data)}
+		}
+		setProperty(props, key, value)
 	}
 	if s.Data != "" {
 		setProperty(props, "log.dirs", s.Data)

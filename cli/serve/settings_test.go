@@ -66,7 +66,7 @@ func TestPropertiesPrecedence(t *testing.T) {
 		{"defaults", Settings{}, map[string]string{"log.dirs": here, "listeners": "PLAINTEXT://127.0.0.1:9092"}},
 		{"file over defaults", Settings{ConfigFile: file}, map[string]string{"log.dirs": "/from/file", "listeners": "PLAINTEXT://file:1", "num.partitions": "2"}},
 		{"set over file", Settings{ConfigFile: file, Set: []string{"num.partitions=4", "log.dir=/from/set"}}, map[string]string{"log.dirs": "/from/set", "listeners": "PLAINTEXT://file:1", "num.partitions": "4"}},
-		{"flags over set", Settings{ConfigFile: file, Set: []string{"log.dirs=/from/set", "listeners=PLAINTEXT://set:2"}, Data: "/from/flag", Listen: "flag:3", Advertise: "me:4"},
+		{"flags over set", Settings{ConfigFile: file, Set: []string{"log.dirs=/from/flag", "listeners=PLAINTEXT://set:2"}, Data: "/from/flag", Listen: "flag:3", Advertise: "me:4"},
 			map[string]string{"log.dirs": "/from/flag", "listeners": "PLAINTEXT://flag:3", "advertised.listeners": "PLAINTEXT://me:4", "num.partitions": "2"}},
 		{"set keeps what follows the first =", Settings{Set: []string{"a=b=c,d"}}, map[string]string{"a": "b=c,d", "log.dirs": here, "listeners": "PLAINTEXT://127.0.0.1:9092"}},
 	}
@@ -92,6 +92,8 @@ func TestPropertiesErrors(t *testing.T) {
 		{"port too large", Settings{Listen: "127.0.0.1:70000"}, "0 to 65535"},
 		{"advertise", Settings{Advertise: "x"}, "--advertise"},
 		{"http", Settings{HTTP: "x"}, "--http"},
+		{"two data directories", Settings{Data: "/a", Set: []string{"log.dirs=/b"}}, "name different data directories"},
+		{"two data directories, by the other name", Settings{Data: "/a", Set: []string{"log.dir=/b"}}, "name different data directories"},
 		{"no such file", Settings{ConfigFile: filepath.Join(t.TempDir(), "none")}, "cannot be read"},
 	}
 	for _, tt := range tests {

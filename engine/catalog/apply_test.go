@@ -233,20 +233,29 @@ func TestDecodeCommandRefuses(t *testing.T) {
 }
 
 func FuzzDecodeCommand(f *testing.F) {
-	for _, cmd := range []Command{SetCluster{"x"}, CreateTopics{[]NewTopic{{Name: "a", ID: id(1), Partitions: parts(1), Configs: map[string]string{"a": "b"}}}}, DeleteTopics{[]TopicID{id(1)}}, AllocateProducerIDs{1, 2}, RegisterBroker{Broker: Broker{ID: 1}}} {
+	for _, cmd := range []Command{SetCluster{"x"}, CreateTopics{[]NewTopic{{Name: "a", ID: id(1), Partitions: parts(1), Configs: map[string]string{"a": "b"}}}}, DeleteTopics{[]TopicID{id(1)}}, AllocateProducerIDs{1, 2}, RegisterBroker{Broker: Broker{ID: 1}},
+		FenceBroker{1, 1}, UnfenceBroker{1, 1}, StopBroker{1, 1}, UnregisterBroker{1}, ElectLeaders{UncleanElection, []PartitionRef{{id(1), 0}}},
+		ChangeISR{1, 1, []ISRChange{{Topic: id(1), ISR: []int32{1}}}}, Reassign{[]Reassignment{{Topic: id(1), Replicas: []int32{2}}}}, SetFeatures{[]FeatureUpdate{{Name: FeatureELR}}}} {
 		b, err := EncodeCommand(cmd)
 		if err != nil {
 			f.Fatal(err)
 		}
 		f.Add(b)
 	}
+	some, r := NewImage(), rand.New(rand.NewPCG(1, 1))
+	for range 100 {
+		res, _ := Apply(some, clusterCommand(r, some))
+		some = res.Image
+	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		cmd, err := DecodeCommand(b)
 		if err != nil {
 			return
 		}
-		if _, err := Apply(NewImage(), cmd); err != nil {
-			t.Fatal(err)
+		for _, img := range []*Image{NewImage(), some} {
+			if _, err := Apply(img, cmd); err != nil {
+				t.Fatal(err)
+			}
 		}
 		if _, err := EncodeCommand(cmd); err != nil {
 			t.Fatal(err)

@@ -86,7 +86,7 @@ const (
 )
 
 // rulesOf is what holds for a topic now: its own configs, else the dynamic default of all brokers, else Kafka's.
-func (d *draft) rulesOf(t *Topic) *rules {
+func (d *draft) rulesOf(t *Topic) rules {
 	defaults := d.Config(ResourceBroker, "")
 	value := func(key string) string {
 		if v, found := t.Configs[key]; found {
@@ -94,9 +94,11 @@ func (d *draft) rulesOf(t *Topic) *rules {
 		}
 		return defaults[key]
 	}
-	r := &rules{active: d.activeBrokers(), elr: d.Feature(FeatureELR) > 0, minISR: 1}
-	if n, err := strconv.Atoi(strings.TrimSpace(value(minISRKey))); err == nil && len(t.Partitions) > 0 {
-		r.minISR = min(n, len(t.Partitions[0].Replicas))
+	r := rules{active: d.activeBrokers(), elr: d.Feature(FeatureELR) > 0, minISR: 1}
+	if v := value(minISRKey); v != "" && len(t.Partitions) > 0 {
+		if n, err := strconv.Atoi(strings.TrimSpace(v)); err == nil {
+			r.minISR = min(n, len(t.Partitions[0].Replicas))
+		}
 	}
 	if strings.EqualFold(strings.TrimSpace(value(uncleanKey)), "true") {
 		r.usually = unclean
@@ -105,7 +107,7 @@ func (d *draft) rulesOf(t *Topic) *rules {
 }
 
 // mayLead reports whether a broker is active and its copy of a partition in a directory that works.
-func (r *rules) mayLead(p *Partition, id int32) bool {
+func (r rules) mayLead(p *Partition, id int32) bool {
 	b := r.active[id]
 	return b != nil && b.hasDir(p.Dir(id))
 }
@@ -123,7 +125,7 @@ func asItIs(p *Partition) wanted {
 }
 
 // change makes a partition what is wanted, and reports whether that changes anything.
-func (d *draft) change(r *rules, t *Topic, partition int32, w wanted) bool {
+func (d *draft) change(r rules, t *Topic, partition int32, w wanted) bool {
 	next, changed := r.next(&t.Partitions[partition], w)
 	if changed {
 		t = d.edit(t)
@@ -182,7 +184,7 @@ func (d *draft) followConfigs(ch ConfigChange) {
 
 // next is the partition that follows from what is wanted, with its epochs: a reassignment that can be
 // completed is, a leader is elected, and who is eligible noted. It reports whether anything changes.
-func (r *rules) next(p *Partition, w wanted) (Partition, bool) {
+func (r rules) next(p *Partition, w wanted) (Partition, bool) {
 	w.complete()
 	if !r.elr && len(w.isr) == 0 {
 		w.isr = common(p.ISR, w.replicas) // the last one stays
@@ -229,7 +231,7 @@ func (r *rules) next(p *Partition, w wanted) (Partition, bool) {
 
 // eligible is who has all committed records without being in sync: while fewer are in
 // sync than an acknowledgement needs nothing new is committed, so who was in sync when that began stays eligible.
-func (r *rules) eligible(p *Partition, w wanted) []int32 {
+func (r rules) eligible(p *Partition, w wanted) []int32 {
 	if !r.elr || len(w.isr) >= r.minISR {
 		return nil
 	}
@@ -246,7 +248,7 @@ func (r *rules) eligible(p *Partition, w wanted) []int32 {
 }
 
 // elect chooses the leader; forced means that it may lack committed records.
-func (r *rules) elect(p *Partition, w wanted, elr []int32) (leader int32, forced bool) {
+func (r rules) elect(p *Partition, w wanted, elr []int32) (leader int32, forced bool) {
 	clean := func(id int32) bool {
 		return r.mayLead(p, id) && (slices.Contains(w.isr, id) || len(w.isr) == 0 && slices.Contains(elr, id))
 	}

@@ -44,7 +44,7 @@ type Partition struct {
 	LeaderEpoch    int32
 	PartitionEpoch int32
 	Replicas       []int32
-	ISR            []int32
+	ISR            []int32 // those in sync, the leader among them; empty when there are eligible replicas only, or none
 	Dirs           []DirID `json:",omitempty"` // of each replica (KIP-858); nil when none was chosen
 	Futures        []DirID `json:",omitempty"` // where each replica is being moved to; nil when none is
 

@@ -79,7 +79,7 @@ func (w *wanted) retarget(replicas []int32) {
 
 // cancel goes back to the replicas before. When none of them is in sync that takes an unclean
 // election. (Kafka declares the first one in sync instead, even a dead one.)
-func (w *wanted) cancel(r *rules) error {
+func (w *wanted) cancel(r rules) error {
 	if len(w.adding) == 0 && len(w.removing) == 0 {
 		return ErrNoReassignment
 	}

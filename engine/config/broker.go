@@ -166,6 +166,12 @@ func (b *Broker) resolve() error {
 	return nil
 }
 
+// Given is what this node's properties say for a key, false when they say nothing.
+func (b *Broker) Given(key string) (string, bool) {
+	value, given := b.static[key]
+	return value, given
+}
+
 // text finds the strongest text for a key.
 func (b *Broker) text(k *Key) (string, bool) {
 	for n, layer := range b.layers() {

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/millrace/millrace/engine/catalog"
+	"github.com/millrace/millrace/segment"
 	"github.com/millrace/millrace/segment/inspect"
 	"github.com/millrace/millrace/segment/vfs"
 )
@@ -73,7 +74,13 @@ func Find(fsys vfs.FS, paths []string, catalogue Catalogue) (*Source, error) {
 		if err != nil {
 			return nil, err
 		}
-		overlay.Apply(place)
+		if overlay != nil {
+			for _, f := range overlay.Said {
+				if f.What != segment.SaidJournalTorn { // which was not acknowledged
+					s.Notes = append(s.Notes, f.String())
+				}
+			}
+		}
 		below[place] = overlay.FS(fsys)
 		places = append(places, place)
 	}

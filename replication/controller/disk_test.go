@@ -85,7 +85,7 @@ func foundOnDisk(t testing.TB, count int, log *slog.Logger) []*onDisk {
 	}
 	until(t, "leader", nodes[0].Leads)
 	for i, n := range nodes[1:] {
-		if err := nodes[0].Join(context.Background(), int32(i+2), n.trans.LocalAddr()); err != nil {
+		if err := nodes[0].Join(context.Background(), int32(i+2), string(n.trans.LocalAddr())); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -20,14 +20,14 @@ const (
 
 // Join makes a node a member, or gives a member another address. It gets everything, and becomes a voter when it has caught up and is
 // needed. The leader does it; elsewhere it returns ErrNotLeader.
-func (c *Controller) Join(ctx context.Context, node int32, address raft.ServerAddress) error {
+func (c *Controller) Join(ctx context.Context, node int32, address string) error {
 	return c.change(ctx, func(in *instance, left time.Duration) raft.IndexFuture {
 		for _, s := range in.servers() {
-			if s.ID == serverID(node) && s.Address == address {
+			if s.ID == serverID(node) && string(s.Address) == address {
 				return nil
 			}
 		}
-		return in.raft.AddNonvoter(serverID(node), address, 0, left)
+		return in.raft.AddNonvoter(serverID(node), raft.ServerAddress(address), 0, left)
 	})
 }
 
@@ -67,6 +67,21 @@ func (c *Controller) Members() []Member {
 		return nil
 	}
 	return in.members()
+}
+
+// Addresses are where the other members are reached, as this node's part of the log has it: empty for a new node.
+func (c *Controller) Addresses() []string {
+	in := c.current.Load()
+	if in == nil {
+		return nil
+	}
+	var all []string
+	for _, s := range in.servers() {
+		if s.ID != c.roles.self {
+			all = append(all, string(s.Address))
+		}
+	}
+	return all
 }
 
 // change makes one change of members, one at a time, and waits for it.

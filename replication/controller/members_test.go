@@ -136,7 +136,7 @@ func TestJoinAndRemove(t *testing.T) {
 		}
 		moved := cl.net.wire(100 + other.id)
 		other.opts.Transport = moved
-		if err := leader.Join(t.Context(), other.id, moved.addr); err != nil {
+		if err := leader.Join(t.Context(), other.id, string(moved.addr)); err != nil {
 			t.Error(err)
 		}
 		cl.restart(other)

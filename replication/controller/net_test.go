@@ -319,7 +319,7 @@ func found(t *testing.T, seed uint64, count int32, s Settings) *cluster {
 	}
 	cl.leader()
 	for _, n := range cl.nodes[1:] {
-		if err := first.Join(t.Context(), n.id, addressOf(n.id)); err != nil {
+		if err := first.Join(t.Context(), n.id, string(addressOf(n.id))); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -101,6 +101,7 @@ func (d *delegate) NotifyLeave(n *memberlist.Node) {
 }
 
 func (d *delegate) changed() {
+	d.g.wake()
 	if f := d.g.opts.Changed; f != nil {
 		f()
 	}

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -74,8 +75,11 @@ type Gossip struct {
 	leaving   chan struct{} // one token: memberlist is left and shut down by one at a time
 	closed    atomic.Bool
 
-	mu      sync.Mutex // guards members, and the starting of goroutines; never held across a call
+	woken chan struct{} // wakes keepJoining, capacity one
+
+	mu      sync.Mutex // guards the fields below; never held across a call
 	members map[string]Member
+	seeds   []string // of all calls of Join
 }
 
 // Open begins to take part, alone until Join. It blocks for as long as it takes to look the advertised host name up, at most 5 s.
@@ -91,7 +95,7 @@ func Open(opts Options) (*Gossip, error) {
 		return nil, ErrNodeID
 	}
 	g := &Gossip{opts: opts, sayings: &sayings{log: opts.Logger, now: opts.Now, last: map[string]time.Time{}},
-		leaving: make(chan struct{}, 1), members: map[string]Member{}}
+		leaving: make(chan struct{}, 1), woken: make(chan struct{}, 1), members: map[string]Member{}}
 	if _, err := g.self().encode(); err != nil {
 		return nil, err
 	}
@@ -106,7 +110,7 @@ func Open(opts Options) (*Gossip, error) {
 func (g *Gossip) begin() error {
 	ctx, cancel := context.WithTimeout(g.ctx, contact)
 	defer cancel()
-	at, err := resolve(ctx, g.opts.Hub.Advertise())
+	at, err := peer.Resolve(ctx, g.opts.Hub.Advertise())
 	if err != nil {
 		return err
 	}
@@ -140,6 +144,7 @@ func (g *Gossip) begin() error {
 		return fmt.Errorf("gossip: %w", err)
 	}
 	g.leaving <- struct{}{}
+	g.wg.Go(g.keepJoining)
 	return nil
 }
 
@@ -170,23 +175,24 @@ func (g *Gossip) addressOf(name string) string {
 }
 
 // Join contacts seeds, each a host:port that somebody advertises, and returns how many answered; it finds all others through one of them. An error says why none did: errors.Is(err, peer.ErrRefused)
-// when the one there does not want this node. In either case the seeds that are not among the members are tried again in the background, until Close: after
+// when the one there does not want this node. In either case they are remembered, and those that are not among the members are tried again in the background, until Close: after
 // 0.5 to 10 s by a node that is alone, else every minute, so that a cluster that was cut in two finds itself again.
 func (g *Gossip) Join(ctx context.Context, seeds []string) (int, error) {
 	if g.ctx.Err() != nil {
 		return 0, ErrClosed
 	}
-	n, err := g.contact(ctx, seeds)
-	if len(seeds) > 0 {
-		g.mu.Lock()
-		if g.ctx.Err() == nil {
-			g.wg.Go(func() { g.keepJoining(seeds) })
+	g.mu.Lock()
+	for _, seed := range seeds {
+		if seed != g.opts.Hub.Advertise() && !slices.Contains(g.seeds, seed) {
+			g.seeds = append(g.seeds, seed)
 		}
-		g.mu.Unlock()
 	}
+	g.mu.Unlock()
+	n, err := g.contact(ctx, seeds)
 	if n > 0 {
 		return n, nil
 	}
+	g.wake()
 	return 0, err
 }
 
@@ -206,37 +212,57 @@ func (g *Gossip) contact(ctx context.Context, seeds []string) (n int, err error)
 	return n, errors.Join(errs...)
 }
 
-// keepJoining ends with Close.
-func (g *Gossip) keepJoining(seeds []string) {
-	pause := g.opts.Settings.FirstRetry
-	timer := time.NewTimer(pause)
+// keepJoining tries the seeds that are missing. It ends with Close.
+func (g *Gossip) keepJoining() {
+	first := g.opts.Settings.FirstRetry
+	wasAlone, pause := true, first
+	timer := time.NewTimer(laterRetry)
 	defer timer.Stop()
 	for {
 		select {
 		case <-g.ctx.Done():
 			return
+		case <-g.woken:
+			if alone := g.alone(); alone && !wasAlone || pause == first {
+				wasAlone, pause = alone, first
+				timer.Reset(pause)
+			}
+			continue
 		case <-timer.C:
 		}
-		missing := g.missing(seeds)
-		if len(missing) > 0 {
+		if missing := g.missing(); len(missing) > 0 {
 			if n, err := g.contact(g.ctx, missing); n == 0 && g.ctx.Err() == nil {
 				g.sayings.say(slog.LevelInfo, "seeds", "no seed could be reached, trying on", "seeds", missing, "error", err)
 			}
 		}
-		if pause = min(2*pause, lastRetry); len(g.Members()) > 1 {
+		if wasAlone = g.alone(); wasAlone {
+			pause = min(2*pause, lastRetry)
+		} else {
 			pause = laterRetry
 		}
 		timer.Reset(pause)
 	}
 }
 
+// wake has the seeds looked after.
+func (g *Gossip) wake() {
+	select {
+	case g.woken <- struct{}{}:
+	default:
+	}
+}
+
+func (g *Gossip) alone() bool { return len(g.Members()) < 2 }
+
 // missing are the seeds that are no member's address.
-func (g *Gossip) missing(seeds []string) (out []string) {
+func (g *Gossip) missing() (out []string) {
 	there := map[string]bool{}
 	for _, m := range g.Members() {
 		there[m.Address] = true
 	}
-	for _, s := range seeds {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, s := range g.seeds {
 		if !there[s] {
 			out = append(out, s)
 		}
@@ -281,9 +307,7 @@ func (g *Gossip) Leave(ctx context.Context) error {
 // Close ends this node's part without a word. It waits for what is under way, at most about 10 s.
 func (g *Gossip) Close() error {
 	g.closeOnce.Do(func() {
-		g.mu.Lock() // no goroutine is started from now on
 		g.cancel()
-		g.mu.Unlock()
 		<-g.leaving
 		g.closed.Store(true)
 		_ = g.list.Shutdown()

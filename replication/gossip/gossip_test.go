@@ -3,9 +3,15 @@ package gossip
 import (
 	"bytes"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/big"
 	"net"
 	"slices"
 	"strings"
@@ -13,11 +19,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/memberlist"
+
 	"github.com/millrace/millrace/replication/peer"
 )
 
-var quick = Settings{ProbeInterval: 50 * time.Millisecond, ProbeTimeout: 40 * time.Millisecond, Interval: 10 * time.Millisecond, SyncInterval: time.Second,
-	Reclaim: 100 * time.Millisecond, FirstRetry: 20 * time.Millisecond}
+var quick = Settings{ProbeInterval: 100 * time.Millisecond, ProbeTimeout: 80 * time.Millisecond, Interval: 10 * time.Millisecond, SyncInterval: time.Second,
+	Reclaim: time.Second, FirstRetry: 20 * time.Millisecond}
 
 type node struct {
 	*Gossip
@@ -242,7 +250,7 @@ func TestNoBridge(t *testing.T) {
 		t.Error(n, err)
 	}
 	time.Sleep(20 * quick.Interval)
-	if !one.sees(1, 3) || !fresh.sees(1, 3) || slices.Contains(other.ids(), 1) {
+	if slices.Contains(one.ids(), 2) || slices.Contains(fresh.ids(), 2) || slices.Contains(other.ids(), 1) {
 		t.Error(one.ids(), fresh.ids(), other.ids())
 	}
 }
@@ -380,4 +388,104 @@ func FuzzMeta(f *testing.F) {
 			t.Fatalf("%x became %x", b, again)
 		}
 	})
+}
+
+// TestClustersPart: two new nodes that knew one another, and became members of different clusters, refuse to hear of one another.
+func TestClustersPart(t *testing.T) {
+	one, two := begin(t, 1, cluster("")), begin(t, 2, cluster(""))
+	two.join(t, one)
+	until(t, "they have met", func() bool { return one.sees(1, 2) && two.sees(1, 2) })
+	for n, id := range map[*node]string{one: "c", two: "d"} {
+		if err := n.hub.SetClusterID(id); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b, err := two.self().encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := (&delegate{one.Gossip}).NotifyAlive(&memberlist.Node{Name: "2", Meta: b}); !errors.Is(err, ErrOtherCluster) || !strings.Contains(err.Error(), `is of cluster "d", this node of "c"`) {
+		t.Error(err)
+	}
+	if one.log.count("a node of another cluster is about") != 1 {
+		t.Error("it is not said")
+	}
+	until(t, "they have parted", func() bool { return one.sees(1) && two.sees(2) })
+}
+
+// TestEncrypted: with a secret nobody on the way can read what goes over UDP.
+func TestEncrypted(t *testing.T) {
+	spy, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer spy.Close()
+	_ = spy.SetReadDeadline(time.Now().Add(5 * time.Second))
+	text := []byte("to be read by some")
+	for _, s := range []string{"", "shared"} {
+		n := begin(t, 1, secret(s))
+		if err := n.list.SendToAddress(memberlist.Address{Addr: spy.LocalAddr().String()}, text); err != nil {
+			t.Fatal(err)
+		}
+		b := make([]byte, largestPacket)
+		got, _, err := spy.ReadFrom(b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if plain := bytes.Contains(b[:got], text); plain != (s == "") {
+			t.Errorf("with secret %q it can be read: %v", s, plain)
+		}
+		n.end(t)
+	}
+}
+
+// TestNames: certificates name hosts, and memberlist knows addresses only: what is dialled is what a seed or a member is called.
+func TestNames(t *testing.T) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{"localhost"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		IsCA: true, BasicConstraintsValid: true}
+	der, err := x509.CreateCertificate(rand.Reader, c, c, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c, err = x509.ParseCertificate(der); err != nil {
+		t.Fatal(err)
+	}
+	pool := x509.NewCertPool()
+	pool.AddCert(c)
+	named := func(o *options) {
+		o.peer.TLS = &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}, RootCAs: pool, ClientCAs: pool, ClientAuth: tls.RequireAndVerifyClientCert}
+		o.peer.Advertise, o.peer.Secret = "localhost:0", []byte("s")
+		o.gossip.Settings.SyncInterval = 50 * time.Millisecond
+	}
+	one, two := begin(t, 1, named), begin(t, 2, named)
+	two.join(t, one)
+	until(t, "they have met", func() bool { return one.sees(1, 2) && two.sees(1, 2) })
+	if err := one.transport.dialMember("2"); err != nil {
+		t.Error(err)
+	}
+	hub, err := peer.Listen(peer.Options{Address: "127.0.0.1:0", Self: peer.Identity{NodeID: 3}, TLS: &tls.Config{}, Now: time.Now})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(Options{Hub: hub, Now: time.Now}); !errors.Is(err, ErrNoSecret) {
+		t.Error(err)
+	}
+	_ = hub.Shutdown(soon(t))
+}
+
+// dialMember dials as memberlist does: by a member's name and address.
+func (t *transport) dialMember(name string) error {
+	addrs, err := peer.Resolve(context.Background(), t.nameOf(name))
+	if err != nil {
+		return err
+	}
+	c, err := t.DialAddressTimeout(memberlist.Address{Name: name, Addr: addrs[0]}, 5*time.Second)
+	if err == nil {
+		_ = c.Close()
+	}
+	return err
 }

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"slices"
 	"sync"
 	"time"
 
@@ -189,9 +188,9 @@ func (t *transport) failed(addr string, err error) {
 
 // join has memberlist contact what a seed's name resolves to.
 func (t *transport) join(ctx context.Context, seed string, contact func(addr string) error) (n int, err error) {
-	addrs, err := resolve(ctx, seed)
+	addrs, err := peer.Resolve(ctx, seed)
 	if err != nil {
-		return 0, err
+		return 0, fmt.Errorf("gossip: seed: %w", err)
 	}
 	t.mu.Lock()
 	for _, addr := range addrs {
@@ -226,25 +225,6 @@ func (t *transport) join(ctx context.Context, seed string, contact func(addr str
 		errs = append(errs, fmt.Errorf("gossip: seed %s: %w", seed, err))
 	}
 	return n, errors.Join(errs...)
-}
-
-// mostAddrs of one name are tried.
-const mostAddrs = 16
-
-func resolve(ctx context.Context, hostPort string) (addrs []string, err error) {
-	host, port, err := net.SplitHostPort(hostPort)
-	if err != nil {
-		return nil, fmt.Errorf("gossip: seed: %w", err)
-	}
-	ips, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
-	if err != nil {
-		return nil, fmt.Errorf("gossip: seed: %w", err)
-	}
-	slices.SortStableFunc(ips, func(a, b netip.Addr) int { return a.Unmap().BitLen() - b.Unmap().BitLen() }) // IPv4 first: "localhost" is both
-	for _, ip := range ips[:min(len(ips), mostAddrs)] {
-		addrs = append(addrs, net.JoinHostPort(ip.Unmap().String(), port))
-	}
-	return addrs, nil
 }
 
 // PacketCh is memberlist's.

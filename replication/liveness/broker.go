@@ -48,6 +48,7 @@ type Broker struct {
 	meta  Metadata
 	peers Peers
 	self  catalog.Broker
+	fresh bool
 	now   func() time.Time
 	log   *slog.Logger
 
@@ -58,9 +59,10 @@ type Broker struct {
 	done    sync.WaitGroup
 }
 
-// NewBroker makes the part of the node that self describes, but for what only the registration gives.
-func NewBroker(meta Metadata, peers Peers, self catalog.Broker, now func() time.Time, log *slog.Logger) *Broker {
-	return &Broker{meta: meta, peers: peers, self: self, now: now, log: log, changed: make(chan struct{}, 1)}
+// NewBroker makes the part of the node that self describes, but for what only the registration gives. fresh says that its disk has
+// nothing of what a node with its id may have acknowledged.
+func NewBroker(meta Metadata, peers Peers, self catalog.Broker, fresh bool, now func() time.Time, log *slog.Logger) *Broker {
+	return &Broker{meta: meta, peers: peers, self: self, fresh: fresh, now: now, log: log, changed: make(chan struct{}, 1)}
 }
 
 // Register makes this node known, fenced until Serve. It tries until ctx ends: what was registered under this id before
@@ -69,7 +71,7 @@ func (b *Broker) Register(ctx context.Context) error {
 	b.self.Fenced = true
 	said := false
 	return b.insist(ctx, func(ctx context.Context) error {
-		result, err := b.meta.Propose(ctx, catalog.RegisterBroker{Broker: b.self})
+		result, err := b.meta.Propose(ctx, catalog.RegisterBroker{Broker: b.self, Unclean: b.fresh})
 		if err == nil {
 			err = result.Errors[0]
 		}

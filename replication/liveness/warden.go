@@ -5,10 +5,10 @@ import (
 	"errors"
 	"log/slog"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/millrace/millrace/engine/catalog"
+	"github.com/millrace/millrace/replication/peer"
 )
 
 // PingMethod is the name of the request that asks a node who it is: the answer is its incarnation.
@@ -104,7 +104,7 @@ func (w *Warden) ask(node int32) {
 		ctx, cancel := context.WithTimeout(w.ctx, Lease/2)
 		defer cancel()
 		answer, err := w.peers.Call(ctx, node, PingMethod, nil)
-		gone := errors.Is(err, syscall.ECONNREFUSED) || err == nil && string(answer) != string(b.Incarnation[:])
+		gone := errors.Is(err, peer.ErrNotListening) || err == nil && string(answer) != string(b.Incarnation[:])
 		if !gone {
 			return // it is there, or its lease decides
 		}

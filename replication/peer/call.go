@@ -1,6 +1,7 @@
 package peer
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -29,7 +30,7 @@ func (h *Hub) Call(ctx context.Context, node int32, method string, body []byte) 
 		return nil, err
 	}
 	if self := h.Self(); node == self.NodeID {
-		return h.here(ctx, self, method, body)
+		return h.here(ctx, self, method, bytes.Clone(body))
 	}
 	c, err := h.caller(node)
 	if err != nil {

@@ -13,6 +13,8 @@ var (
 	ErrProtocol = errors.New("peer: the other side does not speak as a peer does (is TLS on at one side only?)")
 	// ErrTLS means that the two sides did not agree on encryption: a certificate that is not trusted, or no TLS at one side.
 	ErrTLS = errors.New("peer: no TLS connection")
+	// ErrNotListening means that the host answered that nobody listens at an address: the process there has ended.
+	ErrNotListening = errors.New("peer: nobody listens there")
 	// ErrUnknownNode means that the directory has no address of a node.
 	ErrUnknownNode = errors.New("peer: no address is known")
 	// ErrClosed means that the hub was shut down.

@@ -61,7 +61,7 @@ func TestFrameBounds(t *testing.T) {
 			t.Errorf("%x: %v", head, err)
 		}
 	}
-	announced := append([]byte{0, 0xff, 0xff, 0xff, 1, 0, 0, 0, 0, 0, 0, 0, 1}, make([]byte, 100)...)
+	announced := append([]byte{0, 0xff, 0xff, 0xf0, 1, 0, 0, 0, 0, 0, 0, 0, 1}, make([]byte, 100)...)
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
 	for range 100 {

@@ -5,14 +5,16 @@ import (
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"net"
+	"syscall"
 	"time"
 )
 
 // Dial opens a connection to a node that the directory knows. It is bounded by the context and by the handshake's timeout. errors.Is(err, ErrRefused) tells
-// that the other side does not want it; the caller closes the connection.
+// that the other side does not want it, ErrNotListening that its process has ended; the caller closes the connection.
 func (h *Hub) Dial(ctx context.Context, node int32, kind Kind) (*Conn, error) {
 	if h.opts.Directory != nil {
 		if address, known := h.opts.Directory.AddressOf(node); known {
@@ -37,7 +39,9 @@ func (h *Hub) dial(ctx context.Context, address string, target int32, kind Kind)
 	defer context.AfterFunc(h.ctx, cancel)()
 	d := net.Dialer{KeepAliveConfig: keepAlive}
 	raw, err := d.DialContext(ctx, "tcp", address)
-	if err != nil {
+	if errors.Is(err, syscall.ECONNREFUSED) {
+		return nil, fmt.Errorf("%w: %w", ErrNotListening, err)
+	} else if err != nil {
 		return nil, err
 	}
 	conn, err := h.introduce(ctx, raw, address, target, kind, self)

@@ -316,7 +316,7 @@ func TestTLS(t *testing.T) {
 	loopback := net.IPv4(127, 0, 0, 1)
 	ours, theirs := newAuthority(t), newAuthority(t)
 	with := func(c *tls.Config) func(*Options) {
-		return func(o *Options) { o.TLS = c; o.Secret = []byte("s"); o.HandshakeTimeout = 2 * time.Second }
+		return func(o *Options) { o.TLS = c; o.Secret = []byte("s") }
 	}
 	b := newBook()
 	two := listen(t, 2, b, with(ours.config(loopback)))
@@ -346,5 +346,46 @@ func TestTLS(t *testing.T) {
 	elsewhere := listen(t, 4, b, with(ours.config(net.IPv4(127, 0, 0, 9))))
 	if _, err := one.Call(t.Context(), elsewhere.Self().NodeID, "echo", nil); !errors.Is(err, ErrTLS) || !strings.Contains(err.Error(), "127.0.0.9") {
 		t.Error("a certificate for another host:", err)
+	}
+}
+
+// TestInTheMiddle: who passes on the handshake between two TLS connections is found out by the proof, even if nobody verifies certificates.
+func TestInTheMiddle(t *testing.T) {
+	a := newAuthority(t)
+	blind := func(o *Options) {
+		o.Secret, o.TLS = []byte("s"), a.config(net.IPv4(127, 0, 0, 1))
+		o.TLS.InsecureSkipVerify, o.TLS.ClientAuth = true, tls.RequireAnyClientCert
+	}
+	one, two := listen(t, 1, nil, blind), listen(t, 2, nil, blind)
+	if c, err := one.DialAddress(t.Context(), two.Advertise(), Request); err != nil {
+		t.Fatal(err)
+	} else {
+		_ = c.Close()
+	}
+	config := newAuthority(t).config(net.IPv4(127, 0, 0, 1))
+	config.InsecureSkipVerify, config.ClientAuth = true, tls.NoClientCert
+	l, err := tls.Listen("tcp", "127.0.0.1:0", config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go func() {
+		in, err := l.Accept()
+		if err != nil {
+			return
+		}
+		defer in.Close()
+		out, err := tls.Dial("tcp", two.Advertise(), config)
+		if err != nil {
+			return
+		}
+		defer out.Close()
+		go func() { _, _ = io.Copy(out, in) }()
+		_, _ = io.Copy(in, out)
+	}()
+	_, err = one.DialAddress(t.Context(), l.Addr().String(), Request)
+	var refused *RefusedError
+	if !errors.As(err, &refused) || refused.Reason != ReasonSecret {
+		t.Error(err)
 	}
 }

@@ -51,7 +51,7 @@ func (l *lines) count(what string) int {
 
 func (l *lines) logger() *slog.Logger { return slog.New(slog.NewTextHandler(l, nil)) }
 
-// listen begins a node on loopback, which ends with the test; whatever goroutine is left then fails it.
+// listen begins a node on loopback, which ends with the test; a goroutine of the hub that does not end then fails it.
 func listen(t *testing.T, node int32, b *book, change ...func(*Options)) *Hub {
 	t.Helper()
 	o := Options{Address: "127.0.0.1:0", Self: Identity{ClusterID: "c", NodeID: node, Incarnation: [16]byte{byte(node), 1}}, Now: time.Now}
@@ -126,6 +126,29 @@ func TestListen(t *testing.T) {
 			t.Errorf("UDP at %v, TCP at %v", h.packets.LocalAddr(), h.listener.Addr())
 		}
 		shut(t, h)
+	}
+}
+
+// TestResolve: IPv4 comes first, and what is no address is an error.
+func TestResolve(t *testing.T) {
+	for in, want := range map[string]string{"127.0.0.1:1": "127.0.0.1:1", "[::1]:2": "[::1]:2", "localhost:3": "127.0.0.1:3", "nothing": ""} {
+		got, err := Resolve(t.Context(), in)
+		if (err != nil) != (want == "") || err == nil && got[0] != want {
+			t.Errorf("%s: %v %v", in, got, err)
+		}
+	}
+}
+
+// TestNotListening: a process that has ended is told from one that does not answer.
+func TestNotListening(t *testing.T) {
+	b := newBook()
+	one, two := listen(t, 1, b), listen(t, 2, b)
+	shut(t, two)
+	if _, err := one.Dial(t.Context(), 2, Request); !errors.Is(err, ErrNotListening) {
+		t.Error(err)
+	}
+	if _, err := one.Call(t.Context(), 2, "x", nil); !errors.Is(err, ErrNotListening) {
+		t.Error(err)
 	}
 }
 

@@ -62,7 +62,10 @@ func (h *Hub) RaftTransport(timeouts RaftTimeouts) *RaftTransport {
 // Close ends the transport: connections of kind Raft are refused from now on, and those there are close.
 func (t *RaftTransport) Close() error {
 	t.hub.Handle(Raft, nil)
-	return errors.Join(t.quick.Close(), t.slow.Close())
+	err := errors.Join(t.quick.Close(), t.slow.Close())
+	t.quick.CloseStreams() // those that were kept for further calls
+	t.slow.CloseStreams()
+	return err
 }
 
 // Consumer is raft's.

@@ -5,10 +5,20 @@ import (
 	"fmt"
 )
 
-// ackEvent is told to the observer once no lock is held.
+// ackEvent is for the observer.
 type ackEvent struct {
-	p   *Partition
-	end int64
+	p      *Partition
+	number uint32
+	end    int64
+}
+
+// tell tells the observer, unless the partition has moved to the other stream: that one's reader speaks for it then.
+func (s *sending) tell(e ackEvent) {
+	e.p.tell.Lock()
+	defer e.p.tell.Unlock()
+	if s.current(mark{e.p, e.number}) {
+		s.push.observer.Acked(e.p, s.peer.brokerEpoch, e.end)
+	}
 }
 
 // read takes what the follower says until the connection ends.
@@ -110,7 +120,7 @@ func (s *sending) state(h header, body []byte) error {
 	known := append(m.epochs[:len(m.epochs):len(m.epochs)], p.known...)
 	u.mu.Unlock()
 
-	v, to := compare(p.source, m.start, m.end, known, m.more)
+	v, to := u.compare(p.source, m.start, m.end, known, m.more)
 
 	u.mu.Lock()
 	if p.number != h.number || p.stage != negotiating {
@@ -140,7 +150,7 @@ func (s *sending) state(h header, body []byte) error {
 	u.mu.Unlock()
 	switch {
 	case v == agree:
-		u.observer.Acked(p, s.peer.brokerEpoch, m.end)
+		s.tell(ackEvent{p, h.number, m.end})
 	case given:
 		if lost {
 			u.observer.Lost(p)
@@ -215,12 +225,12 @@ func (s *sending) acks(body []byte) error {
 		case a.end > p.acked.Load():
 			p.acked.Store(a.end)
 			p.retry = 0
-			events = append(events, ackEvent{p, a.end})
+			events = append(events, ackEvent{p, a.number, a.end})
 		}
 	})
 	u.mu.Unlock()
 	for _, e := range events {
-		u.observer.Acked(e.p, s.peer.brokerEpoch, e.end)
+		s.tell(e)
 	}
 	clear(events)
 	s.events = events

@@ -41,7 +41,8 @@ type Source interface {
 	EndOffsetForEpoch(epoch int32) (foundEpoch int32, endOffset int64)
 }
 
-// Sink is the follower's log of a partition. All methods may be called concurrently; those with a context may block until it ends.
+// Sink is the follower's log of a partition. All methods may be called concurrently; those with a context may block until it
+// ends. What they did not do by then may still happen, but not to what is appended after their return.
 type Sink interface {
 	// Append is segment.Log's, with Keep and Follows. The bytes belong to the log until Done, which must be called once if
 	// Append returns nil, and never otherwise.
@@ -64,9 +65,9 @@ type Sink interface {
 type Host interface {
 	// Follow returns the log of a partition that this broker follows under that leader in that epoch. Else
 	// ErrUnknownPartition, ErrNotFollower (also when this broker has not heard of the epoch yet), an *EpochError when
-	// there is a later epoch, or any error of the log. It may block until ctx ends.
+	// there is a later epoch, or any error of the log. It may block until ctx ends, but not for a Receiver.Fence, which waits for it.
 	//
-	// After it has returned a log, a later epoch must be told by Receiver.Fence.
+	// After it has returned a log, a later epoch must be told by Receiver.Fence before anybody else appends to it.
 	Follow(ctx context.Context, key Key, leader, epoch int32) (Sink, error)
 }
 

@@ -65,6 +65,10 @@ func (s *receiving) do(c chore) {
 		s.moveStart(ctx, p)
 		return
 	}
+	var m state
+	if err == nil {
+		m = stateOf(p.sink, math.MaxInt32)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err != nil {
@@ -74,7 +78,6 @@ func (s *receiving) do(c chore) {
 	if p.stage == gone {
 		return
 	}
-	m := stateOf(p.sink, math.MaxInt32)
 	p.stage, p.expected, p.durable, p.start = receivable, m.end, m.end, m.start
 	s.answer(p, m)
 }
@@ -133,7 +136,7 @@ func (s *receiving) moveStart(ctx context.Context, p *inbound) {
 func (s *receiving) write() error {
 	cfg := &s.r.cfg
 	me := hello{version: version, bulk: s.peer.bulk, broker: cfg.Self.Broker, brokerEpoch: cfg.Self.BrokerEpoch, window: s.window, cluster: cfg.Self.Cluster}
-	if err := s.send(appendFrame(nil, header{kind: kindHello}, me.append)); err != nil {
+	if err := s.wire.write([][]byte{s.frame(nil, header{kind: kindHello}, me.append)}); err != nil {
 		return err
 	}
 	wrote := cfg.Now()
@@ -144,10 +147,10 @@ func (s *receiving) write() error {
 		now := cfg.Now()
 		b = s.collect(b[:0])
 		if len(b) == 0 && now.Sub(wrote) >= cfg.Heartbeat {
-			b = appendFrame(b, header{kind: kindHeartbeat}, nil)
+			b = s.frame(b, header{kind: kindHeartbeat}, nil)
 		}
 		if len(b) > 0 {
-			if err := s.send(b); err != nil {
+			if err := s.wire.write([][]byte{b}); err != nil {
 				return err
 			}
 			wrote = now
@@ -163,9 +166,10 @@ func (s *receiving) write() error {
 	}
 }
 
-func (s *receiving) send(b []byte) error {
+// frame is appendFrame, counted.
+func (s *receiving) frame(dst []byte, h header, body func([]byte) []byte) []byte {
 	s.r.counts.FramesOut.Add(1)
-	return s.wire.write([][]byte{b})
+	return appendFrame(dst, h, body)
 }
 
 // collect makes frames of what there is to tell: answers first, since what is acknowledged comes after its STATE.
@@ -174,7 +178,7 @@ func (s *receiving) collect(b []byte) []byte {
 	defer s.mu.Unlock()
 	for i := range s.answers {
 		a := &s.answers[i]
-		b = appendFrame(b, header{kind: kindState, number: a.number, epoch: a.epoch}, a.state.append)
+		b = s.frame(b, header{kind: kindState, number: a.number, epoch: a.epoch}, a.state.append)
 	}
 	s.answers = s.answers[:0]
 	for row := range slices.Chunk(s.acks, maxList) {
@@ -193,6 +197,7 @@ func (s *receiving) collect(b []byte) []byte {
 			b = b[:at]
 			continue
 		}
+		s.r.counts.FramesOut.Add(1)
 		s.r.counts.AckFrames.Add(1)
 	}
 	clear(s.acks)
@@ -200,7 +205,7 @@ func (s *receiving) collect(b []byte) []byte {
 	if s.credit > 0 {
 		n := s.credit
 		s.credit, s.underWay = 0, s.underWay-n
-		b = appendFrame(b, header{kind: kindCredit}, func(dst []byte) []byte { return order.AppendUint64(dst, uint64(n)) })
+		b = s.frame(b, header{kind: kindCredit}, func(dst []byte) []byte { return order.AppendUint64(dst, uint64(n)) })
 	}
 	return b
 }

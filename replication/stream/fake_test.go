@@ -3,10 +3,12 @@ package stream
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"sort"
 	"sync"
 	"testing"
 	"time"
@@ -62,8 +64,8 @@ func makeBatch(t testing.TB, base int64, n, size int, epoch int32) []byte {
 	b := batch.NewBuilder(batch.BuilderOptions{BaseOffset: base, LeaderEpoch: epoch})
 	value := make([]byte, size)
 	r := rand.New(rand.NewPCG(uint64(base), uint64(epoch)))
-	for i := range value {
-		value[i] = byte(r.Uint32())
+	for i := 0; i+8 <= size; i += 8 {
+		binary.BigEndian.PutUint64(value[i:], r.Uint64())
 	}
 	for range n {
 		b.Append(1_700_000_000_000+base, nil, value, nil)
@@ -111,8 +113,10 @@ func (l *memLog) commit() {
 		l.queue = nil
 		l.mu.Unlock()
 		if l.bug {
-			for _, a := range round {
+			for i, a := range round {
+				kept := &segment.Append{Batches: bytes.Clone(a.Batches), Keep: a.Keep, Follows: a.Follows, From: a.From}
 				a.Done(segment.Result{LastOffset: lastOffset(a.Batches)})
+				round[i] = kept
 			}
 		}
 		if d := l.delay(); d > 0 {
@@ -240,11 +244,12 @@ func (l *memLog) View(v *segment.View, from, limit int64, maxBytes int, oneAtLea
 		return 0, fmt.Errorf("%w: %d, log holds %d to %d", segment.ErrOffsetOutOfRange, from, l.start, l.end)
 	}
 	n := 0
-	for _, b := range l.batches {
+	first := sort.Search(len(l.batches), func(i int) bool {
+		h, _ := batch.ReadHeader(l.batches[i])
+		return h.LastOffset() >= from
+	})
+	for _, b := range l.batches[first:] {
 		h, _ := batch.ReadHeader(b)
-		if h.LastOffset() < from {
-			continue
-		}
 		if h.NextOffset() > limit || n+len(b) > maxBytes && !(n == 0 && oneAtLeast) {
 			break
 		}

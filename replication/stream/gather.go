@@ -402,8 +402,8 @@ func (s *sending) tellMarks(now time.Time) time.Duration {
 	return time.Hour
 }
 
-// current tells whether a partition is still pushed under the number that it had. Until the writer opens it anew nobody
-// else touches what belongs to the writer.
+// current tells whether a partition is still pushed here under the number that it had. When the writer asks: until it opens
+// the partition anew nobody else touches what belongs to the writer.
 func (s *sending) current(m mark) bool {
 	s.push.mu.Lock()
 	defer s.push.mu.Unlock()

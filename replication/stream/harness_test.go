@@ -60,6 +60,7 @@ type story struct {
 	lines []string
 	acked map[Key]int64
 	news  chan struct{}
+	slow  time.Duration // Lost takes as long
 	hear  func(p *Partition, end int64)
 }
 
@@ -84,7 +85,11 @@ func (o *story) Acked(p *Partition, epoch, end int64) {
 		o.hear(p, end)
 	}
 }
-func (o *story) Lost(p *Partition)                { o.note(p, -1, "lost") }
+func (o *story) Lost(p *Partition) {
+	time.Sleep(o.slow)
+	o.note(p, -1, "lost")
+}
+
 func (o *story) Fenced(p *Partition, epoch int32) { o.note(p, -1, fmt.Sprint("fenced by ", epoch)) }
 func (o *story) Failed(p *Partition, err error)   { o.note(p, -1, err.Error()) }
 
@@ -175,22 +180,14 @@ func (l *realLog) SetHighWatermark(o int64) {
 		}
 	}
 }
-func (l *realLog) Epochs() []segment.EpochEntry {
-	var list []segment.EpochEntry
-	for e := int32(0); e < 100; e++ {
-		if found, end := l.EndOffsetForEpoch(e); found == e && end > l.LogStartOffset() {
-			start := l.LogStartOffset()
-			if n := len(list); n > 0 {
-				_, start = l.EndOffsetForEpoch(list[n-1].Epoch)
-			}
-			list = append(list, segment.EpochEntry{Epoch: e, Start: start})
-		}
-	}
-	return list
+
+func (l *realLog) Truncate(ctx context.Context, offset int64) error {
+	return l.Log.Truncate(ctx, 0, offset)
 }
-func (l *realLog) Truncate(context.Context, int64) error  { return fmt.Errorf("not here") }
-func (l *realLog) Reset(context.Context, int64) error     { return fmt.Errorf("not here") }
-func (l *realLog) MoveStart(context.Context, int64) error { return fmt.Errorf("not here") }
+func (l *realLog) Reset(ctx context.Context, offset int64) error { return l.Log.Reset(ctx, 0, offset) }
+func (l *realLog) MoveStart(ctx context.Context, offset int64) error {
+	return l.DeleteRecordsBefore(ctx, offset)
+}
 
 func openDir(t testing.TB, fs vfs.FS, path string) *segment.Dir {
 	t.Helper()
@@ -245,4 +242,14 @@ func (l *realLog) all(t testing.TB) []byte {
 		at = lastOffset(b[n:]) + 1
 	}
 	return b
+}
+
+// produceThen appends a batch of epoch 1, and tells its offset once it is on the leader's disk.
+func (l *realLog) produceThen(t testing.TB, b []byte, then func(offset int64)) error {
+	return l.Append(context.Background(), &segment.Append{Batches: b, LeaderEpoch: 1, Done: func(r segment.Result) {
+		if r.Err != nil {
+			t.Error(r.Err)
+		}
+		then(r.LastOffset)
+	}})
 }

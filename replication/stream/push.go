@@ -16,6 +16,7 @@ type Push struct {
 	follower int32
 	observer Observer
 	counts   Counts
+	compare  func(leader lineage, start, end int64, epochs []segment.EpochEntry, more bool) (verdict, int64)
 
 	mu           sync.Mutex // guards what follows, and what Partition and lane say it guards; a leaf, never held across a call
 	parts        map[Key]*Partition
@@ -26,7 +27,7 @@ type Push struct {
 func NewPush(cfg Config, follower int32, observer Observer) *Push {
 	cfg.setDefaults()
 	cfg.Logger = cfg.Logger.With("follower", follower)
-	u := &Push{cfg: cfg, follower: follower, observer: observer, parts: make(map[Key]*Partition)}
+	u := &Push{cfg: cfg, follower: follower, observer: observer, compare: compare, parts: make(map[Key]*Partition)}
 	u.normal = lane{push: u, wake: make(chan struct{}, 1)}
 	u.bulk = lane{push: u, wake: make(chan struct{}, 1)}
 	return u
@@ -68,6 +69,7 @@ type Partition struct {
 	epoch  int32
 	queued atomic.Bool  // it is in a list, or about to be: nothing more to do for Wake
 	acked  atomic.Int64 // what the follower has on its disk; -1: not known on this connection
+	tell   sync.Mutex   // held while the observer is told of acked, so that it hears in order; before push.mu
 
 	// Guarded by push.mu. What a writer alone changes it may read without.
 	lane    *lane
@@ -249,18 +251,14 @@ func (l *lane) open() {
 	}
 }
 
-// end takes all partitions from the connection, and gives those of a bulk stream to the normal one. It returns
-// those that had been acknowledged.
+// end takes all partitions from the connection, and returns those that had been acknowledged. Nobody opens them before
+// release: the observer is told first.
 func (l *lane) end() (lost []*Partition) {
 	u := l.push
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	l.first, l.last, l.running, l.connected = nil, nil, false, false
+	l.first, l.last, l.connected, l.byNumber, l.closes = nil, nil, false, nil, nil
 	for _, p := range u.parts {
-		if p.listed == l {
-			p.next, p.listed = nil, nil
-			p.queued.Store(false)
-		}
 		if p.lane != l {
 			continue
 		}
@@ -272,9 +270,24 @@ func (l *lane) end() (lost []*Partition) {
 			p.stage, p.retryAt = waiting, time.Time{}
 		}
 		p.acked.Store(-1)
-		p.lane = &u.normal
-		u.enqueue(p)
 	}
-	l.byNumber, l.closes = nil, nil
 	return lost
+}
+
+// release lets another connection have the partitions: those of a bulk stream go to the normal one.
+func (l *lane) release() {
+	u := l.push
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	l.first, l.last, l.running = nil, nil, false
+	for _, p := range u.parts {
+		if p.listed == l {
+			p.next, p.listed = nil, nil
+			p.queued.Store(false)
+		}
+		if p.lane == l {
+			p.lane = &u.normal
+			u.enqueue(p)
+		}
+	}
 }

@@ -33,8 +33,9 @@ func NewReceiver(cfg Config, host Host) *Receiver {
 func (r *Receiver) Counts() *Counts { return &r.counts }
 
 // Fence ends what is received of a partition under epochs below epoch: nothing of it is appended after Fence has returned
-// without an error. It blocks until what is on its way to the disk is there, or ctx ends; the refusal holds then, too. To be called after Host.Follow has begun to
-// refuse those epochs. For a partition that is removed, the epoch is math.MaxInt32.
+// without an error. It blocks until what is on its way to the disk is there, or ctx ends; the refusal holds then,
+// too. To be called after Host.Follow has begun to refuse those epochs. For a partition that is removed, the epoch
+// is math.MaxInt32.
 func (r *Receiver) Fence(ctx context.Context, key Key, epoch int32) error {
 	r.mu.Lock()
 	p := r.owners[key]
@@ -45,8 +46,9 @@ func (r *Receiver) Fence(ctx context.Context, key Key, epoch int32) error {
 	return p.revoke(ctx, state{status: statusLaterEpoch, laterEpoch: epoch})
 }
 
-// Serve receives what a leader pushes over a connection until it breaks or ctx ends, and closes it. The error says why. It blocks, and
-// has a few more goroutines meanwhile, which have ended when it returns.
+// Serve receives what a leader pushes over a connection until it breaks or ctx ends, and closes it. The error says why,
+// and is never nil. It blocks, and has a few more goroutines meanwhile, which have ended when it returns; appends that are
+// on their way to the disk may end later.
 func (r *Receiver) Serve(ctx context.Context, conn Conn) error {
 	defer conn.Close()
 	r.counts.Connections.Add(1)
@@ -216,10 +218,14 @@ func (s *receiving) control(h header) error {
 	case kindMore:
 		below := int32(order.Uint32(body))
 		s.mu.Lock()
-		if p.stage == receivable {
-			s.answer(p, stateOf(p.sink, below))
-		}
+		ready := p.stage == receivable
 		s.mu.Unlock()
+		if ready {
+			m := stateOf(p.sink, below)
+			s.mu.Lock()
+			s.answer(p, m)
+			s.mu.Unlock()
+		}
 	default:
 		to := int64(order.Uint64(body))
 		if to < 0 {

@@ -41,6 +41,7 @@ func (u *Push) Run(ctx context.Context, bulk bool, conn Conn) error {
 	for _, p := range l.end() {
 		u.observer.Lost(p)
 	}
+	l.release()
 	if cause := context.Cause(ctx); !errors.Is(cause, errIdle) {
 		return cause
 	}

@@ -311,7 +311,9 @@ func (p *Partition) add(f File) {
 		p.Epochs = f
 	case name == segment.LogStartFile:
 		p.LogStart = f
-	case name == segment.TruncationFile, name == segment.JournalVoidFile: // what they say is for an open
+	case name == segment.JournalVoidFile: // what it says is for a replay
+	case name == segment.TruncationFile:
+		p.Leftovers = append(p.Leftovers, f)
 	case name == kafkaPartitionMeta:
 		p.Metadata = f
 	case name == kafkaQuorum:

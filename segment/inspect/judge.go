@@ -28,6 +28,7 @@ const (
 	SaidStartBehind  = "the log start offset lies behind the end of the log"
 	SaidWithoutLog   = "files of a segment whose log is not there"
 	SaidTxnIndex     = "the index of aborted transactions does not agree with the records"
+	SaidEndless      = "the end of an aborted transaction is gone: a broker that recovers the segment takes its records for committed"
 	SaidUnreadable   = "cannot be read"
 	SaidLeftover     = "left by a server, and removed by its next start"
 	SaidStray        = "set aside by a server, which does not use it"
@@ -68,6 +69,7 @@ type judge struct {
 	snapshots []Snapshot           // that have not been met yet
 	rebuilt   map[string][]byte    // snapshots that are no good: what they would hold
 	odd       map[string]string    // small files that are no good, and why
+	open      map[int64]int64      // by producer: where its transaction begins that has not ended yet; Kafka's
 	lastEpoch epochRun
 	lost      []badRange // offsets that are missing
 	// Those that no snapshot has told the outcome of yet; lostTo does not belong to them.
@@ -115,7 +117,10 @@ type judged struct {
 	cp        *segment.Checkpoint
 	cpOdd     string
 	cpMet     bool
-	aborts    []abort
+	aborts    []abort    // transactions that end here, and were aborted
+	txnWrong  string     // why their index is no good
+	txnIndex  []TxnEntry // what it should hold, where that may have to be written
+	endless   []TxnEntry // those of them whose marker is gone
 }
 
 // badRange is bytes of a log that are no batch which belongs there.
@@ -134,8 +139,6 @@ type fix struct {
 	offset   int64 // -1: as it is
 	epoch    int32 // -1: as it is
 }
-
-type abort struct{ producer, last int64 }
 
 // say notes a finding.
 func (j *judge) say(f Finding) {
@@ -165,7 +168,7 @@ func (j *judge) unreadable(file string, err error) {
 // run looks at all of the partition.
 func (j *judge) run() {
 	j.next, j.epoch, j.lostFrom = -1, -1, math.MaxInt64
-	j.odd, j.rebuilt = map[string]string{}, map[string][]byte{}
+	j.odd, j.rebuilt, j.open = map[string]string{}, map[string][]byte{}, map[int64]int64{}
 	if j.snapshots = j.part.Snapshots; j.one != "" {
 		if _, small := j.oneSegment(); !small {
 			j.snapshots = nil
@@ -416,11 +419,17 @@ func (j *judge) knownNext() int64 {
 		return now.seal.Next
 	case now.cp != nil && now.cp.Position == end:
 		return now.cp.Next
-	case !now.last && j.part.Layout == Millrace:
+	case !now.last:
 		for i := range j.part.Segments {
-			if base := j.part.Segments[i].Base; base > now.seg.Base {
+			base := j.part.Segments[i].Base
+			if base <= now.seg.Base {
+				continue
+			}
+			// Compaction leaves holes in front of a segment, but nothing that reaches into it.
+			if reaches := j.held.header.NextOffset() > base && j.next <= base; j.part.Layout == Millrace || reaches {
 				return base
 			}
+			break
 		}
 	}
 	return -1

@@ -3,6 +3,8 @@ package inspect
 import (
 	"errors"
 	"fmt"
+	"math"
+	"slices"
 
 	"github.com/millrace/millrace/segment"
 	"github.com/millrace/millrace/segment/batch"
@@ -62,7 +64,7 @@ func (j *judge) settle(following int64, adjacent bool) {
 	name := j.now.seg.Log.Path
 	switch {
 	case base == j.next:
-	case adjacent && (following == j.next+span || following < 0 && j.leap(base, p.position)):
+	case adjacent && (following == j.next+span || following < 0 && j.leap(base, p.position, span)):
 		f := about(Harm, name, SaidOffsetWrong, fmt.Sprintf("it says %d, and stands where %d belongs", base, j.next))
 		f.Position, f.FirstOffset, f.LastOffset, f.Bytes = p.position, j.next, j.next+span-1, size
 		j.say(f)
@@ -81,8 +83,7 @@ func (j *judge) settle(following int64, adjacent bool) {
 			f.FirstOffset, f.LastOffset = bad.first, bad.last
 		}
 		j.say(f)
-		j.now.markBad(bad)
-		j.lose(bad.first, bad.last)
+		j.markBad(bad)
 		return
 	default:
 		f := about(Harm, name, SaidOffsetsGone, "")
@@ -98,10 +99,17 @@ func (j *judge) settle(following int64, adjacent bool) {
 	j.keep(h, p)
 }
 
-// leap tells whether the last batch of a log has an offset that nothing explains: a server leaves no hole there, unless records
-// had been deleted up to that offset.
-func (j *judge) leap(base, position int64) bool {
-	return base > j.next && position == j.now.end && j.now.last && j.part.Layout == Millrace && !j.opts.Held && base != j.start
+// leap tells whether the last batch of a log has an offset that nothing explains. A millrace leaves no hole there, unless records
+// had been deleted up to that offset; of Kafka's, compaction may, but not further than a segment goes, nor behind where the log has ended.
+func (j *judge) leap(base, position, span int64) bool {
+	if base <= j.next || position != j.now.end || !j.now.last || j.opts.Held {
+		return false
+	}
+	if j.part.Layout == Millrace {
+		return base != j.start
+	}
+	return base-j.now.seg.Base > math.MaxInt32 ||
+		slices.ContainsFunc(j.snapshots, func(s Snapshot) bool { return s.Offset == j.next+span })
 }
 
 // keep takes a batch as one of the log.
@@ -114,8 +122,8 @@ func (j *judge) keep(h batch.Header, p held) {
 		j.strict.Update(h, h.BaseOffset)
 		j.producers.Update(h, h.BaseOffset)
 	}
-	if p.aborted {
-		now.aborts = append(now.aborts, abort{h.ProducerID, h.LastOffset()})
+	if h.IsTransactional() && j.part.Layout == Kafka {
+		j.transaction(h, p.aborted)
 	}
 	now.index.step(h, p.position, now.bad)
 	if now.first < 0 {
@@ -144,6 +152,13 @@ func (s *judged) fix(f fix) {
 		}
 	}
 	s.fixes = append(s.fixes, f)
+}
+
+// markBad notes bytes that are no batch of the log, and forgets what those before them have begun.
+func (j *judge) markBad(r badRange) {
+	j.now.markBad(r)
+	j.lose(r.first, r.last)
+	clear(j.open)
 }
 
 // markBad notes bytes that are no batch of the log; those that touch are one.
@@ -178,8 +193,7 @@ func (j *judge) badMiddle(d *Damage, b *Batches) {
 		f.What, f.Found = segment.SaidTornEnd, f.Found+"; whole batches lie behind it, which a crash may leave there too"
 	}
 	j.say(f)
-	j.now.markBad(bad)
-	j.lose(bad.first, bad.last)
+	j.markBad(bad)
 }
 
 // tornEnd tells whether a server takes what begins at a position for the end that a crash leaves, and cuts it.
@@ -215,11 +229,10 @@ func (j *judge) badEnd(d *Damage, b *Batches) {
 		}
 	}
 	j.say(f)
-	now.markBad(bad)
+	j.markBad(bad)
 	if bad.last >= bad.first {
 		j.claimed = bad.last + 1
 	}
-	j.lose(bad.first, bad.last)
 }
 
 // endOfSegment is the offset that comes behind the segment, as its note or the next segment says; -1 when none does.

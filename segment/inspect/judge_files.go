@@ -1,7 +1,6 @@
 package inspect
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
@@ -181,36 +180,5 @@ func (j *judge) endCheckpoint() {
 	}
 	if now.cpOdd != "" {
 		j.say(about(Harm, now.seg.Checkpoint.Path, segment.SaidCheckpoint, now.cpOdd))
-	}
-}
-
-// txnEntry is the size of an entry of Kafka's index of aborted transactions: version i16, then i64 each producer id, first offset,
-// last offset, last stable offset.
-const txnEntry = 34
-
-// judgeAborts compares the index of aborted transactions with the markers that abort some.
-func (j *judge) judgeAborts() {
-	now := j.now
-	if j.part.Layout != Kafka || j.opts.Held && now.last || len(now.bad) > 0 {
-		return
-	}
-	var listed []abort
-	if f := now.seg.TxnIndex; f.There() {
-		b, err := vfs.ReadFile(j.fs, f.Path)
-		if err != nil {
-			j.unreadable(f.Path, err)
-			return
-		}
-		if len(b)%txnEntry != 0 {
-			j.say(about(Harm, f.Path, SaidTxnIndex, fmt.Sprintf("%d bytes are no whole entries", len(b))))
-			return
-		}
-		for ; len(b) > 0; b = b[txnEntry:] {
-			listed = append(listed, abort{int64(binary.BigEndian.Uint64(b[2:])), int64(binary.BigEndian.Uint64(b[18:]))})
-		}
-	}
-	if !slices.Equal(listed, now.aborts) {
-		j.say(about(Harm, strings.TrimSuffix(now.seg.Log.Path, ".log")+".txnindex", SaidTxnIndex,
-			fmt.Sprintf("it lists %d, the records have %d", len(listed), len(now.aborts))))
 	}
 }

@@ -30,25 +30,35 @@ type RepairOptions struct {
 
 // Step is one thing that a repair does.
 type Step struct {
-	Partition   string
-	Do          string // "cut", "rewrite", "set aside", "rebuild", "write", "replay"
-	File        string
-	Position    int64 // where it is cut, -1
-	Bytes       int64 // that leave the log
-	FirstOffset int64 // the offsets that are lost with it; -1: none
-	LastOffset  int64
-	Records     int64 // intact records among them
-	Why         string
+	Partition string
+	Do        string // "cut", "rewrite", "set aside", "rebuild", "write", "replay"
+	File      string
+	Position  int64         // where it is cut, -1
+	Bytes     int64         // that leave the log
+	Offsets   []OffsetRange // that are lost with it
+	Records   int64         // intact records among them
+	Why       string
 
 	apply func(m *mender) error
 }
 
 // Lost is how many offsets the log has no longer when the step is done.
-func (s Step) Lost() int64 {
-	if s.FirstOffset < 0 || s.LastOffset < s.FirstOffset {
-		return 0
+func (s Step) Lost() (n int64) {
+	for _, r := range s.Offsets {
+		n += r.Last - r.First + 1
 	}
-	return s.LastOffset - s.FirstOffset + 1
+	return n
+}
+
+// OffsetRange is offsets, both included.
+type OffsetRange struct{ First, Last int64 }
+
+// offsetRange is one range, or none when there is nothing in it.
+func offsetRange(first, last int64) []OffsetRange {
+	if first < 0 || last < first {
+		return nil
+	}
+	return []OffsetRange{{first, last}}
 }
 
 // Plan is what a repair comes to. Nothing is done before Apply.
@@ -103,6 +113,9 @@ func PlanRepair(ctx context.Context, fsys vfs.FS, place *Place, o RepairOptions)
 		}
 		plan.partition(j, o.Salvage)
 	}
+	if place.Layout == Kafka {
+		plan.unclean(place)
+	}
 	if v.replay && (journal || len(plan.Steps) > 0) {
 		plan.Steps = append(plan.replay(place), plan.Steps...)
 	}
@@ -115,7 +128,7 @@ func notMended(f Finding) bool {
 		return true
 	}
 	switch f.What {
-	case SaidRecords, SaidSequence, SaidTxnIndex, SaidMoreFindings:
+	case SaidRecords, SaidSequence, SaidMoreFindings:
 		return true
 	}
 	return strings.HasPrefix(f.What, segment.SaidSetAside)
@@ -143,20 +156,32 @@ func (p *Plan) replay(place *Place) []Step {
 	dir := filepath.Dir(place.Lock)
 	folder := filepath.Join(dir, segment.JournalFolder)
 	return []Step{{
-		Do: "replay", File: folder, Position: -1, FirstOffset: -1, Why: "its records belong into the segments before those are changed",
+		Do: "replay", File: folder, Position: -1, Why: "its records belong into the segments before those are changed",
 		apply: func(m *mender) error { return m.replay(dir, folder) },
 	}}
 }
 
+// unclean takes the mark of a clean close away, first of all, when something is done that Kafka's broker would not look at with it: it
+// then reads the ends of its logs, and what it knew of producers, from the records.
+func (p *Plan) unclean(place *Place) {
+	mark := filepath.Join(filepath.Dir(place.Lock), kafkaClean)
+	if _, err := p.fs.Stat(mark); place.Lock == "" || err != nil {
+		return // there is none
+	}
+	if slices.ContainsFunc(p.Steps, func(s Step) bool { return s.Partition != "" && s.Why != segment.SaidForeign && s.Why != SaidLeftover }) {
+		p.Steps = append([]Step{p.setAside("", mark, "the broker has to read again what it knew of these logs")}, p.Steps...)
+	}
+}
+
 // setAside moves a file or folder into the quarantine.
 func (p *Plan) setAside(partition, file, why string) Step {
-	return Step{Partition: partition, Do: "set aside", File: file, Position: -1, FirstOffset: -1, Why: why,
+	return Step{Partition: partition, Do: "set aside", File: file, Position: -1, Why: why,
 		apply: func(m *mender) error { return m.move(file) }}
 }
 
 // write puts contents in the place of a small file, which is kept.
 func (p *Plan) write(partition, file, why string, contents func(m *mender) ([]byte, error)) Step {
-	return Step{Partition: partition, Do: "write", File: file, Position: -1, FirstOffset: -1, Why: why,
+	return Step{Partition: partition, Do: "write", File: file, Position: -1, Why: why,
 		apply: func(m *mender) error { return m.replace(file, contents) }}
 }
 
@@ -178,10 +203,9 @@ func (p *Plan) partition(j *judge, salvage bool) {
 	var kept []*judged
 	for _, s := range j.segments {
 		if s.duplicate {
-			p.segmentAside(name, s.seg, segment.SaidDuplicate, Step{FirstOffset: -1})
+			p.segmentAside(name, s.seg, segment.SaidDuplicate, Step{})
 		} else if len(s.bad) > 0 && s.records == 0 && s.end == 0 && (salvage || len(kept) > 0) {
-			step := Step{FirstOffset: s.bad[0].first, LastOffset: s.bad[len(s.bad)-1].last}
-			p.segmentAside(name, s.seg, "it has no intact batch", step)
+			p.segmentAside(name, s.seg, "it has no intact batch", Step{Offsets: offsetRange(s.bad[0].first, s.bad[len(s.bad)-1].last)})
 		} else {
 			kept = append(kept, s)
 		}
@@ -232,7 +256,7 @@ func always(b []byte) func(*mender) ([]byte, error) {
 // segmentAside moves all files of a segment into the quarantine, the log first.
 func (p *Plan) segmentAside(name string, s *Segment, why string, log Step) {
 	step := p.setAside(name, s.Log.Path, why)
-	step.Bytes, step.FirstOffset, step.LastOffset, step.Records = s.Log.Size, log.FirstOffset, log.LastOffset, log.Records
+	step.Bytes, step.Offsets, step.Records = s.Log.Size, log.Offsets, log.Records
 	files := there(s.Log, s.Index, s.TimeIndex, s.TxnIndex, s.Sealed, s.Checkpoint)
 	step.apply = func(m *mender) error { return m.moveAll(files) }
 	p.add(step)
@@ -253,7 +277,7 @@ func (p *Plan) cutAll(j *judge, kept []*judged) (left []*judged, end int64) {
 		}
 		for _, later := range slices.Backward(kept[k+1:]) {
 			p.segmentAside(name, later.seg, "it lies behind damage in "+filepath.Base(s.seg.Log.Path),
-				Step{FirstOffset: later.seg.Base, LastOffset: later.next - 1, Records: later.records})
+				Step{Offsets: offsetRange(later.seg.Base, later.next-1), Records: later.records})
 		}
 		s.cutAt(i)
 		return kept[:k+1], s.bad[i].first
@@ -289,7 +313,7 @@ func (p *Plan) segment(j *judge, s *judged, next, end int64) {
 	whole := len(s.bad) == 1 && len(s.fixes) == 0 && s.bad[0].to >= seg.Log.Size
 	if changed {
 		stale := derived(s, next)
-		step := Step{Partition: name, Do: "rewrite", File: seg.Log.Path, Position: -1, FirstOffset: -1, Why: segment.SaidDamaged,
+		step := Step{Partition: name, Do: "rewrite", File: seg.Log.Path, Position: -1, Why: segment.SaidDamaged,
 			apply: func(m *mender) error {
 				if err := m.moveAll(stale); err != nil {
 					return err
@@ -321,10 +345,7 @@ func (p *Plan) segment(j *judge, s *judged, next, end int64) {
 			step.Bytes += min(b.to, seg.Log.Size) - b.from
 			step.Records += b.records
 			if b.last >= b.first && (!b.tornEnd || b.records > 0) {
-				if step.FirstOffset < 0 {
-					step.FirstOffset = b.first
-				}
-				step.LastOffset = b.last
+				step.Offsets = append(step.Offsets, OffsetRange{b.first, b.last})
 			}
 		}
 		p.add(step)
@@ -333,6 +354,7 @@ func (p *Plan) segment(j *judge, s *judged, next, end int64) {
 		p.rebuild(j.part, s)
 	}
 	if kafka {
+		p.txnIndex(j, s, changed)
 		return
 	}
 	holes := len(s.gaps) > 0 || slices.ContainsFunc(s.bad, func(b badRange) bool { return b.to < seg.Log.Size && b.last >= b.first })
@@ -370,7 +392,7 @@ func (p *Plan) rebuild(part *Partition, s *judged) {
 	if why == "" {
 		why = "the segment has changed"
 	}
-	p.add(Step{Partition: part.Name(), Do: "rebuild", File: sidePath(s.seg, ".index"), Position: -1, FirstOffset: -1, Why: why,
+	p.add(Step{Partition: part.Name(), Do: "rebuild", File: sidePath(s.seg, ".index"), Position: -1, Why: why,
 		apply: func(m *mender) error { return m.rebuild(s.seg, p.interval(part)) }})
 }
 
@@ -398,7 +420,7 @@ func (p *Plan) snapshots(j *judge, end int64) {
 				why = "it lies behind the end of the log"
 			}
 			p.add(p.setAside(name, s.Path, why))
-		} else if b := j.rebuilt[s.Path]; b != nil {
+		} else if b := j.rebuilt[s.Path]; b != nil && j.part.Layout != Kafka { // whose broker knows of transactions, too
 			step := p.write(name, s.Path, why, always(b))
 			step.Do = "rebuild"
 			p.add(step)
@@ -416,7 +438,8 @@ func (p *Plan) epochs(j *judge, end int64) {
 	}
 	why := j.odd[path]
 	for _, e := range j.epochs {
-		if e.Start >= end && why == "" {
+		begun := e.Start == end && j.part.Layout == Kafka // a leader of Kafka's notes its epoch before it writes
+		if e.Start >= end && !begun && why == "" {
 			why = fmt.Sprintf("epoch %d begins at offset %d, the log ends at %d", e.Epoch, e.Start, end)
 		}
 	}

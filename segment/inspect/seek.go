@@ -101,3 +101,12 @@ func DecodeTxnEntry(b []byte) TxnEntry {
 	return TxnEntry{Version: int16(be.Uint16(b)), ProducerID: int64(be.Uint64(b[2:])), FirstOffset: int64(be.Uint64(b[10:])),
 		LastOffset: int64(be.Uint64(b[18:])), LastStableOffset: int64(be.Uint64(b[26:]))}
 }
+
+// AppendTxnEntry is the reverse of DecodeTxnEntry.
+func AppendTxnEntry(b []byte, e TxnEntry) []byte {
+	b = be.AppendUint16(b, uint16(e.Version))
+	for _, v := range [...]int64{e.ProducerID, e.FirstOffset, e.LastOffset, e.LastStableOffset} {
+		b = be.AppendUint64(b, uint64(v))
+	}
+	return b
+}

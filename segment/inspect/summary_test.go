@@ -79,7 +79,6 @@ func survey(t *testing.T, fsys vfs.FS, count bool) map[int32]*Summary {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o.Apply(p)
 	v := Surveyor{FS: o.FS(fsys), Count: count, Overlay: o}
 	out := map[int32]*Summary{}
 	for i := range p.Partitions {

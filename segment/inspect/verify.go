@@ -275,15 +275,11 @@ func (v *examined) strangers() (list []Finding) {
 
 // overlay shows the place as it will be when a server has replayed the journal; known is how far that has filled the files.
 func (v *examined) overlay(o *VerifyOptions, tell func(Finding)) (known map[string]int64, err error) {
-	if v.place.Layout != Millrace || v.place.Lock == "" {
-		return nil, nil
-	}
-	over := vfs.NewOverlay(v.fs)
-	known, err = segment.ReplayJournal(over, filepath.Dir(v.place.Lock), slog.New(&listener{tell: func(f Finding) {
+	over, known, err := replay(v.fs, v.place, func(f Finding) {
 		if (v.place.Kind == WholeDirectory || f.File == v.place.Path) && !o.Held { // who writes to it meanwhile leaves all kinds of things
 			tell(f)
 		}
-	}}))
+	})
 	switch {
 	case err != nil && o.Held && !errors.Is(err, segment.ErrFormat):
 		return nil, nil
@@ -293,14 +289,18 @@ func (v *examined) overlay(o *VerifyOptions, tell func(Finding)) (known map[stri
 	case len(known) == 0:
 		return known, nil
 	}
-	v.replay = true
-	place, err := Find(over, v.place.Path)
-	if err != nil {
-		return nil, err
+	v.replay, v.fs = true, over
+	if v.place.Kind == OneFile {
+		held := v.place.Held
+		if v.place, err = Find(over, v.place.Path); err == nil {
+			v.place.Held = held
+		}
+		return known, err
 	}
-	place.Held = v.place.Held
-	v.place, v.fs = place, over
-	return known, nil
+	place := *v.place
+	place.Partitions = slices.Clone(place.Partitions)
+	v.place = &place
+	return known, place.apply(over)
 }
 
 // listener makes findings of what a server would say in its log.

@@ -3,6 +3,7 @@ package inspect_test
 import (
 	"context"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"syscall"
@@ -45,7 +46,7 @@ func TestInjuriesAreFoundAndSaid(t *testing.T) {
 				served := m.Crash(1, 1)
 				d, log := serve(t, served)
 				opened := log.text()
-				if injury.AtStart && !strings.Contains(opened, injury.What) {
+				if injury.AtStart != strings.Contains(opened, injury.What) {
 					t.Errorf("seed %d: the server says %s", seed, opened)
 				}
 				l := openLog(t, d)
@@ -53,7 +54,7 @@ func TestInjuriesAreFoundAndSaid(t *testing.T) {
 				for i := range int64(150) {
 					_, _, _ = l.OffsetForTimestamp(1_700_000_000_000+i, l.LogEndOffset())
 				}
-				if injury.WhenRead && !strings.Contains(log.text(), injury.What) {
+				if (injury.AtStart || injury.WhenRead) != strings.Contains(log.text(), injury.What) {
 					t.Errorf("seed %d: a server that has read all says %s", seed, log.text())
 				}
 				stop(t, d)
@@ -122,5 +123,29 @@ func TestVerifyOfSequences(t *testing.T) {
 	}
 	if n != 2 || len(list) != 2 {
 		t.Errorf("%v", list)
+	}
+}
+
+// DESIGN.md lists which injury is found by whom.
+func TestWhoFindsWhat(t *testing.T) {
+	text, err := os.ReadFile("../../DESIGN.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	design := strings.Join(strings.Fields(string(text)), " ")
+	for who, takes := range map[string]func(i *injure.Injury) bool{
+		"a start says: ": func(i *injure.Injury) bool { return i.AtStart },
+		"a server says when what is hurt is first read (records by a consumer, an index by the first search): ": func(i *injure.Injury) bool { return i.WhenRead },
+		"verify alone: ": func(i *injure.Injury) bool { return !i.AtStart && !i.WhenRead },
+	} {
+		var names []string
+		for i := range injure.All {
+			if takes(&injure.All[i]) {
+				names = append(names, "`"+injure.All[i].Name+"`")
+			}
+		}
+		if list := who + strings.Join(names, ", "); !strings.Contains(design, list+" -") && !strings.Contains(design, list+".") {
+			t.Errorf("DESIGN.md does not say: %s", list)
+		}
 	}
 }

@@ -4,12 +4,12 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
-	"time"
 )
 
 // Overlay is a file system on top of another, which it never changes: what is written stays in memory,
@@ -101,7 +101,7 @@ func (o *Overlay) ReadDir(name string) ([]os.DirEntry, error) {
 	if err != nil {
 		return nil, err
 	}
-	put := func(info overlayInfo) {
+	put := func(info memInfo) {
 		entry := fs.FileInfoToDirEntry(info)
 		if i := slices.IndexFunc(list, func(e os.DirEntry) bool { return e.Name() == info.name }); i < 0 {
 			list = append(list, entry)
@@ -116,7 +116,7 @@ func (o *Overlay) ReadDir(name string) ([]os.DirEntry, error) {
 	}
 	for path := range o.dirs {
 		if filepath.Dir(path) == dir {
-			put(overlayInfo{name: filepath.Base(path), mode: fs.ModeDir | 0o755})
+			put(memInfo{name: filepath.Base(path), mode: fs.ModeDir | 0o755})
 		}
 	}
 	slices.SortFunc(list, func(a, b os.DirEntry) int { return strings.Compare(a.Name(), b.Name()) })
@@ -136,10 +136,37 @@ func (o *Overlay) Stat(name string) (os.FileInfo, error) {
 		}
 	}
 	if errors.Is(err, fs.ErrNotExist) && made {
-		return overlayInfo{name: filepath.Base(key), mode: fs.ModeDir | 0o755}, nil
+		return memInfo{name: filepath.Base(key), mode: fs.ModeDir | 0o755}, nil
 	}
 	return info, err
 }
+
+// Written are the files that were opened for writing, by their clean paths, sorted.
+func (o *Overlay) Written() []string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return slices.Sorted(maps.Keys(o.files))
+}
+
+// Writes gives what was written to a file, in the order of writing; what was written one behind the other comes as one. The bytes
+// must not be changed, nor the file be written to meanwhile. An error of visit ends it.
+func (o *Overlay) Writes(name string, visit func(at int64, b []byte) error) error {
+	o.mu.Lock()
+	p := o.files[filepath.Clean(name)]
+	o.mu.Unlock()
+	if p == nil {
+		return nil
+	}
+	for _, r := range p.rows {
+		if err := visit(r.at, r.b); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Held asks the file system below.
+func (o *Overlay) Held(name string) (bool, error) { return Held(o.base, name) }
 
 // SyncDir does nothing: nothing is durable.
 func (o *Overlay) SyncDir(string) error { return nil }
@@ -166,25 +193,11 @@ func refuse(op, name string) error {
 	return &os.PathError{Op: op, Path: name, Err: fs.ErrPermission}
 }
 
-func (p *patched) info(path string) overlayInfo {
+func (p *patched) info(path string) memInfo {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return overlayInfo{name: filepath.Base(path), size: p.size, mode: 0o644}
+	return memInfo{name: filepath.Base(path), size: p.size, mode: 0o644}
 }
-
-// overlayInfo is an os.FileInfo without a time.
-type overlayInfo struct {
-	name string
-	size int64
-	mode fs.FileMode
-}
-
-func (i overlayInfo) Name() string       { return i.name }
-func (i overlayInfo) Size() int64        { return i.size }
-func (i overlayInfo) Mode() fs.FileMode  { return i.mode }
-func (i overlayInfo) ModTime() time.Time { return time.Time{} }
-func (i overlayInfo) IsDir() bool        { return i.mode.IsDir() }
-func (i overlayInfo) Sys() any           { return nil }
 
 // overlayFile is a file that was written to, opened.
 type overlayFile struct {

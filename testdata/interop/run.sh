@@ -4,6 +4,8 @@
 #   SERVER=HOST:PORT run.sh     an already running broker instead, of any make; RESTART_CMD is a shell command that kills
 #                               it and starts it again (without it nothing is restarted), DATA_DIR its files if they are here
 #   ONLY='java/group-*' run.sh  only the scenarios CLIENT/SCENARIO that the pattern matches
+#   CLIENTS='java kafkajs' run.sh  only these clients
+#   INTEROP_NODES=3 run.sh …    a cluster of three, every topic with three replicas; what restarts is another node each time
 #   ROUNDS=10 run.sh            how many times kill9 kills the broker (3)
 #   CI=true run.sh              a toolchain that is absent is a failure
 #
@@ -11,7 +13,7 @@
 set -uo pipefail
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 CACHE=${INTEROP_CACHE:-$(cd "$HERE/../.." && pwd)/.cache/interop}
-CLIENTS="tools java sarama kafka-python confluent-kafka franz-go kafka-go kafkajs" # the longest first
+CLIENTS=${CLIENTS:-tools java sarama kafka-python confluent-kafka franz-go kafka-go kafkajs} # the longest first
 LIMIT=60    # seconds for one scenario, twice as long where the broker restarts; the clients give up 10 s earlier
 TOTAL=900   # seconds for everything
 
@@ -19,35 +21,79 @@ now() { date +%s%3N; }
 
 # --- the broker ----------------------------------------------------------------------------------------------------
 
-listens() { (exec 3<>"/dev/tcp/${BOOTSTRAP%:*}/${BOOTSTRAP#*:}") 2>/dev/null; }
-
-# start_broker starts BINARY on 127.0.0.1 and PORT (0: any), and waits until it listens. BOOTSTRAP is its address.
-start_broker() {
-  local detach; detach=$(command -v setsid)
-  # A delay of 0 is also what the server.properties that Kafka ships has; 3 s per group would be most of the run.
-  $detach "$BINARY" serve --data "$DATA_DIR" --listen "127.0.0.1:$PORT" --set group.initial.rebalance.delay.ms=0 >"$WORK/broker.out" 2>>"$WORK/broker.log" </dev/null &
-  echo $! >"$WORK/broker.pid"
-  disown
-  for _ in $(seq 600); do
-    BOOTSTRAP=$(sed -n 's/^ *listening *//p' "$WORK/broker.out")
-    [ -n "$BOOTSTRAP" ] && listens && return 0
-    kill -0 "$(cat "$WORK/broker.pid")" 2>/dev/null || break
-    sleep 0.05
+# listens tells whether any broker of BOOTSTRAP, or of what it is given, takes connections.
+listens() {
+  local address
+  for address in $(tr , ' ' <<<"${1:-$BOOTSTRAP}"); do
+    (exec 3<>"/dev/tcp/${address%:*}/${address##*:}") 2>/dev/null && return 0
   done
-  echo "the broker did not start: $BINARY"
-  tail -20 "$WORK/broker.log"
   return 1
 }
 
-stop_broker() { # SIGNAL
-  local pid; pid=$(cat "$WORK/broker.pid" 2>/dev/null) || return 0
-  kill "-$1" "$pid" 2>/dev/null
-  for _ in $(seq 300); do kill -0 "$pid" 2>/dev/null || return 0; sleep 0.05; done
-  echo "the broker did not end"; kill -9 "$pid"
+# free_port prints a port that nothing listens on.
+free_port() {
+  local port
+  while port=$((20000 + RANDOM % 12000)); listens "127.0.0.1:$port"; do :; done
+  echo "$port"
 }
 
-if [ "${1:-}" = --restart ]; then # what RESTART_CMD is for a broker of ours
-  stop_broker 9 && start_broker
+# start_node starts BINARY as node I, on 127.0.0.1 and the I-th of PORTS (0: any). Its output tells when it listens.
+start_node() { # I
+  local detach ports peers flags=(); detach=$(command -v setsid)
+  read -ra ports <<<"$PORTS"
+  if [ "$NODES" -gt 1 ]; then
+    read -ra peers <<<"$PEERS"
+    flags=(--cluster --node-id "$1" --peer-listen "127.0.0.1:${peers[$1 - 1]}" --bootstrap-expect "$NODES" --join "$(printf ',127.0.0.1:%s' "${peers[@]}" | cut -c2-)"
+      --set "default.replication.factor=$NODES" --set min.insync.replicas=2)
+  fi
+  # A delay of 0 is also what the server.properties that Kafka ships has; 3 s per group would be most of the run.
+  $detach "$BINARY" serve --data "$(data_of "$1")" --listen "127.0.0.1:${ports[$1 - 1]}" "${flags[@]}" --set group.initial.rebalance.delay.ms=0 \
+    >"$WORK/broker$1.out" 2>>"$WORK/broker$1.log" </dev/null &
+  echo $! >"$WORK/broker$1.pid"
+  disown
+}
+
+data_of() { [ "$NODES" = 1 ] && echo "$WORK/data" || echo "$WORK/data/$1"; } # I
+
+# await_node waits until node I listens. ADDRESS is where.
+await_node() { # I
+  for _ in $(seq 600); do
+    ADDRESS=$(sed -n 's/^ *listening *//p' "$WORK/broker$1.out")
+    [ -n "$ADDRESS" ] && listens "$ADDRESS" && return 0
+    kill -0 "$(cat "$WORK/broker$1.pid")" 2>/dev/null || break
+    sleep 0.05
+  done
+  echo "node $1 did not start: $BINARY"
+  tail -20 "$WORK/broker$1.log"
+  return 1
+}
+
+# start_brokers starts all nodes and waits for them. BOOTSTRAP is where they are.
+start_brokers() {
+  local i
+  for i in $(seq "$NODES"); do start_node "$i"; done
+  BOOTSTRAP=""
+  for i in $(seq "$NODES"); do await_node "$i" || return 1; BOOTSTRAP+=${BOOTSTRAP:+,}$ADDRESS; done
+}
+
+stop_node() { # SIGNAL I
+  local pid; pid=$(cat "$WORK/broker$2.pid" 2>/dev/null) || return 0
+  kill "-$1" "$pid" 2>/dev/null
+  for _ in $(seq 300); do kill -0 "$pid" 2>/dev/null || return 0; sleep 0.05; done
+  echo "node $2 did not end"; kill -9 "$pid"
+}
+
+stop_brokers() { # SIGNAL
+  local i
+  for i in $(seq "$NODES"); do stop_node "$1" "$i" & done
+  wait
+}
+
+if [ "${1:-}" = --restart ]; then # what RESTART_CMD is for brokers of ours: of several another one each time
+  restarts=$(cat "$WORK/restarts" 2>/dev/null || echo 0)
+  echo $((restarts + 1)) >"$WORK/restarts"
+  node=$((restarts % NODES + 1))
+  stop_node 9 "$node" && start_node "$node" && await_node "$node"
   exit
 fi
 
@@ -61,6 +107,7 @@ needs() {
     confluent-kafka | kafka-python) programs=python3 ;;
     kafkajs) programs="node npm" ;;
     java | tools) programs="java javac jar mvn" ;;
+    segments) programs="go java javac jar mvn" ;; # with the jars of java
   esac
   for program in $programs; do command -v "$program" >/dev/null || { echo "no $program on PATH"; return; }; done
 }
@@ -69,7 +116,7 @@ needs() {
 changed() { local stamp=$1; shift; [ "$(cat "$@" | cksum)" != "$(cat "$stamp" 2>/dev/null)" ]; }
 unchanged() { local stamp=$1; shift; cat "$@" | cksum >"$stamp"; }
 
-install_go() { cd "$HERE" && go build -o "$CACHE/bin/" ./franz-go ./sarama ./kafka-go ./kill9; }
+install_go() { cd "$HERE" && go build -o "$CACHE/bin/" ./franz-go ./sarama ./kafka-go ./kill9 ./segments; }
 
 install_python() {
   local wanted=$HERE/python/requirements.txt
@@ -105,6 +152,7 @@ command_of() {
   case $1 in
     franz-go | sarama | kafka-go) COMMAND=("$CACHE/bin/$1") ;;
     kill9) COMMAND=("$CACHE/bin/kill9" -rounds "$ROUNDS") ;;
+    segments) COMMAND=("$CACHE/bin/segments" -millrace "$BINARY" -libs "$CACHE/java/libs") ;;
     confluent-kafka) COMMAND=("$CACHE/venv/bin/python" "$HERE/python/confluent.py") ;;
     kafka-python) COMMAND=("$CACHE/venv/bin/python" "$HERE/python/kafka_python.py") ;;
     kafkajs) COMMAND=(node "$HERE/kafkajs/client.js") ;;
@@ -125,6 +173,7 @@ run_scenario() { # CLIENT SCENARIO
   local log=$WORK/$1-$2.log begun status limit=$LIMIT seconds
   [ "$(phase_of "$2")" = 3 ] && limit=$((LIMIT * 2))
   [ "$1" = kill9 ] && limit=$((LIMIT * (ROUNDS + 1)))
+  [ "$1" = segments ] && limit=$((LIMIT * 2)) # it starts a Kafka
   if [ "$(phase_of "$2")" != 4 ] && ! listens; then say "FAIL $1 $2: the broker is gone"; return; fi
   if [ "$SECONDS" -gt "$TOTAL" ]; then say "FAIL $1 $2: no time left"; return; fi
   begun=$(now)
@@ -133,12 +182,12 @@ run_scenario() { # CLIENT SCENARIO
   seconds=$(awk "BEGIN{printf \"%.1f\", ($(now)-$begun)/1000}")
   if [ "$status" = 0 ]; then say "PASS $1 $2 ${seconds}s"; return; fi
   say "FAIL $1 $2 ${seconds}s$([ "$status" = 124 ] && echo ": no end after ${limit}s")" \
-    "$(tail -40 "$log" | sed 's/^/    /')" "    --- the broker's last lines:" "$(tail -15 "$WORK/broker.log" 2>/dev/null | sed 's/^/    /')"
+    "$(tail -40 "$log" | sed 's/^/    /')" "    --- the broker's last lines:" "$(tail -qn $((15 / NODES)) "$WORK"/broker*.log 2>/dev/null | sed 's/^/    /')"
 }
 
 # phase_of sorts scenarios: 1 what a client does alone, 2 what needs the others' topics, 3 what restarts the broker,
 # 4 what reads its files after a clean stop.
-phase_of() { case $1 in read-all | dump-segments) echo 2 ;; restart-* | *-rounds) echo 3 ;; dump-stopped) echo 4 ;; *) echo 1 ;; esac; }
+phase_of() { case $1 in read-all | dump-segments) echo 2 ;; restart-* | *-rounds) echo 3 ;; dump-stopped | both-brokers) echo 4 ;; *) echo 1 ;; esac; }
 
 run_client() { # CLIENT PHASE
   local scenario scenarios
@@ -162,9 +211,9 @@ each() { # AT_ONCE FUNCTION ARGUMENT…
 # --- the run -------------------------------------------------------------------------------------------------------
 
 BINARY=${1:-}
-ONLY=${ONLY:-*} ROUNDS=${ROUNDS:-3} RUN=${RUN:-$(date +%s)} PORT=0
+ONLY=${ONLY:-*} ROUNDS=${ROUNDS:-3} RUN=${RUN:-$(date +%s)} NODES=${INTEROP_NODES:-1}
 WORK=$(mktemp -d "${TMPDIR:-/tmp}/interop.XXXXXX")
-export BINARY WORK RUN RECORDS=$HERE/records.json NODE_PATH=$CACHE/node/node_modules PYTHONDONTWRITEBYTECODE=1 GOFLAGS=-mod=readonly
+export BINARY WORK RUN NODES RECORDS=$HERE/records.json NODE_PATH=$CACHE/node/node_modules PYTHONDONTWRITEBYTECODE=1 GOFLAGS=-mod=readonly
 mkdir -p "$CACHE/bin"
 touch "$WORK/results"
 
@@ -172,21 +221,27 @@ if [ -n "${SERVER:-}" ]; then
   BOOTSTRAP=$SERVER
   listens || { echo "nothing listens on $SERVER"; exit 1; }
 elif [ -n "$BINARY" ]; then
-  DATA_DIR=$WORK/data
-  trap 'stop_broker TERM' EXIT # whatever ends this; at the end it has stopped already
-  start_broker || exit 1
-  PORT=${BOOTSTRAP##*:} RESTART_CMD="'$HERE/run.sh' --restart"
+  DATA_DIR=$(data_of 1) PORTS=0 PEERS=""
+  if [ "$NODES" -gt 1 ]; then
+    PORTS="" # the nodes must know one another's before they start
+    for _ in $(seq "$NODES"); do PORTS+=" $(free_port)" PEERS+=" $(free_port)"; done
+  fi
+  export PORTS PEERS
+  trap 'stop_brokers TERM' EXIT # whatever ends this; at the end they have stopped already
+  start_brokers || exit 1
+  [ "$NODES" -gt 1 ] || PORTS=${BOOTSTRAP##*:}
+  RESTART_CMD="'$HERE/run.sh' --restart"
 else
   echo "usage: run.sh BINARY, or SERVER=HOST:PORT run.sh" >&2
   exit 2
 fi
-export BOOTSTRAP DATA_DIR PORT RESTART_CMD
+export BOOTSTRAP DATA_DIR RESTART_CMD
 
 usable=""
-for client in $CLIENTS kill9; do
+for client in $CLIENTS kill9 segments; do
   missing=$(needs "$client")
   if [ -z "$missing" ]; then
-    [ "$client" = kill9 ] || usable+=" $client"
+    [ "$client" = kill9 ] || [ "$client" = segments ] || usable+=" $client"
   elif [ "${CI:-}" = true ]; then
     say "FAIL $client: $missing"
   else
@@ -207,7 +262,7 @@ install() { # FUNCTION FOR_WHOM…
 
 wanted() { grep -qwE -- "$1" <<<"$usable"; }
 touch "$WORK/broken"
-if wanted 'franz-go'; then install install_go franz-go sarama kafka-go kill9 & fi
+if wanted 'franz-go'; then install install_go franz-go sarama kafka-go kill9 segments & fi
 if wanted 'confluent-kafka'; then install install_python confluent-kafka kafka-python & fi
 if wanted 'kafkajs'; then install install_node kafkajs & fi
 if wanted 'java'; then install install_java java tools & fi
@@ -226,8 +281,12 @@ else
   say "SKIP restart: no RESTART_CMD"
 fi
 if [ -z "${SERVER:-}" ]; then
-  stop_broker TERM
+  stop_brokers TERM
   each 1 run_client 4
+  if wanted 'franz-go' && wanted 'java' && [[ segments/both-brokers == $ONLY ]]; then
+    command_of segments
+    run_scenario segments both-brokers
+  fi
 fi
 
 count() { grep -c "^$1" "$WORK/results"; }

@@ -83,9 +83,9 @@ func readFrom(ctx context.Context, topic string, from kgo.Offset, n int) []*kgo.
 func adminTopics(ctx context.Context) {
 	adm, topic := admin(), kit.Topic("admin")
 	kept := "3600000"
-	made, err := adm.CreateTopic(ctx, 3, 1, map[string]*string{"retention.ms": &kept}, topic)
+	made, err := adm.CreateTopic(ctx, 3, int16(kit.Nodes), map[string]*string{"retention.ms": &kept}, topic)
 	kit.Must(err)
-	kit.Check(made.NumPartitions == 3 && made.ReplicationFactor == 1 && made.ID != kadm.TopicID{}, "created %+v", made)
+	kit.Check(made.NumPartitions == 3 && made.ReplicationFactor == int16(kit.Nodes) && made.ID != kadm.TopicID{}, "created %+v", made)
 	_, err = adm.CreateTopic(ctx, 3, 1, nil, topic)
 	kit.Check(errors.Is(err, kerr.TopicAlreadyExists), "created twice: %v", err)
 	_, err = adm.CreateTopic(ctx, 1, 1, nil, "not/allowed")
@@ -100,7 +100,7 @@ func adminTopics(ctx context.Context) {
 	described := listed[topic]
 	kit.Check(len(described.Partitions) == 3 && described.ID == made.ID, "described %+v", described)
 	for _, p := range described.Partitions {
-		kit.Check(p.Leader >= 0 && len(p.Replicas) == 1 && len(p.ISR) == 1, "partition %+v", p)
+		kit.Check(p.Leader >= 0 && len(p.Replicas) == kit.Nodes && len(p.ISR) == kit.Nodes, "partition %+v", p)
 	}
 
 	more, err := adm.UpdatePartitions(ctx, 5, topic)

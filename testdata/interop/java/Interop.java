@@ -121,7 +121,7 @@ public final class Interop {
 
     private static void adminTopics() throws Exception {
         String topic = Kit.topic("admin");
-        var spec = List.of(new NewTopic(topic, 3, (short) 1).configs(Map.of("retention.ms", "3600000")));
+        var spec = List.of(new NewTopic(topic, 3, Kit.NODES).configs(Map.of("retention.ms", "3600000")));
         ADMIN.createTopics(spec, new CreateTopicsOptions().validateOnly(true)).all().get();
         var created = ADMIN.createTopics(spec);
         Kit.check(created.numPartitions(topic).get() == 3 && created.config(topic).get().get("retention.ms").value().equals("3600000"), "created");

@@ -13,6 +13,7 @@ import java.util.concurrent.Callable;
 /** What the Java scenarios rest on: the records that every client produces, the manifests, checks and processes. */
 final class Kit {
     static final String BOOTSTRAP = env("BOOTSTRAP", "127.0.0.1:9092");
+    static final short NODES = Short.parseShort(env("NODES", "1")); // brokers, and replicas of each partition
     static final int SESSION_MS = 6000; // the shortest session timeout that a broker allows by default
     private static final long DEADLINE = System.nanoTime() + 1_000_000_000L * Integer.parseInt(env("SCENARIO_SECONDS", "50"));
     private static final ObjectMapper JSON = new ObjectMapper();

@@ -35,7 +35,7 @@ func client() *kafka.Client {
 }
 
 func create(ctx context.Context, topic string, partitions int) string {
-	resp, err := client().CreateTopics(ctx, &kafka.CreateTopicsRequest{Topics: []kafka.TopicConfig{{Topic: topic, NumPartitions: partitions, ReplicationFactor: 1}}})
+	resp, err := client().CreateTopics(ctx, &kafka.CreateTopicsRequest{Topics: []kafka.TopicConfig{{Topic: topic, NumPartitions: partitions, ReplicationFactor: kit.Nodes}}})
 	kit.Must(err)
 	kit.Must(resp.Errors[topic])
 	kit.Eventually(ctx, topic+" has leaders", func() bool { return partitionsOf(ctx, topic) == partitions })
@@ -89,7 +89,7 @@ func read(ctx context.Context, r *kafka.Reader, n int) (messages []kafka.Message
 
 func adminTopics(ctx context.Context) {
 	cl, topic := client(), create(ctx, kit.Topic("admin"), 3)
-	again, err := cl.CreateTopics(ctx, &kafka.CreateTopicsRequest{Topics: []kafka.TopicConfig{{Topic: topic, NumPartitions: 3, ReplicationFactor: 1}, {Topic: "not/allowed", NumPartitions: 1, ReplicationFactor: 1}}})
+	again, err := cl.CreateTopics(ctx, &kafka.CreateTopicsRequest{Topics: []kafka.TopicConfig{{Topic: topic, NumPartitions: 3, ReplicationFactor: kit.Nodes}, {Topic: "not/allowed", NumPartitions: 1, ReplicationFactor: kit.Nodes}}})
 	kit.Must(err)
 	kit.Check(errors.Is(again.Errors[topic], kafka.TopicAlreadyExists), "created twice: %v", again.Errors[topic])
 	kit.Check(errors.Is(again.Errors["not/allowed"], kafka.InvalidTopic), "bad name: %v", again.Errors["not/allowed"])

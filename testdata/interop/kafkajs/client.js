@@ -20,7 +20,7 @@ CompressionCodecs[CompressionTypes.ZSTD] = () => ({
   decompress: async (buffer) => Buffer.from(zstd.decompress(buffer)),
 })
 
-const { BOOTSTRAP = '127.0.0.1:9092', RUN = '0', WORK = '.', RECORDS, RESTART_CMD, SCENARIO_SECONDS = '50' } = process.env
+const { BOOTSTRAP = '127.0.0.1:9092', NODES = '1', RUN = '0', WORK = '.', RECORDS, RESTART_CMD, SCENARIO_SECONDS = '50' } = process.env
 const sessionTimeout = 6000 // the shortest session timeout that a broker allows by default
 const deadline = Date.now() + 1000 * Number(SCENARIO_SECONDS)
 const kafka = new Kafka({
@@ -120,20 +120,20 @@ const inOrder = (messages, n) => assert.deepEqual(valuesOf(messages), Array.from
 
 const adminTopics = () => withAdmin(async (admin) => {
   const topic = topicName('admin')
-  const spec = { topics: [{ topic, numPartitions: 3, replicationFactor: 1, configEntries: [{ name: 'retention.ms', value: '3600000' }] }] }
+  const spec = { topics: [{ topic, numPartitions: 3, replicationFactor: Number(NODES), configEntries: [{ name: 'retention.ms', value: '3600000' }] }] }
   assert.equal(await admin.createTopics({ ...spec, validateOnly: true, waitForLeaders: false }), true)
   assert.equal(await admin.createTopics(spec), true)
   assert.equal(await admin.createTopics(spec), false, 'created twice')
   await assert.rejects(admin.createTopics({ topics: [{ topic: 'not/allowed' }] }), /InvalidTopic|INVALID_TOPIC|request contains topics|Topic creation errors/i)
   assert((await admin.listTopics()).includes(topic))
   const partitions = async () => (await admin.fetchTopicMetadata({ topics: [topic] })).topics[0].partitions
-  assert.deepEqual((await partitions()).map((p) => p.isr.length), [1, 1, 1])
+  assert.deepEqual((await partitions()).map((p) => p.isr.length), Array(3).fill(Number(NODES)))
   await admin.createPartitions({ topicPartitions: [{ topic, count: 5 }] })
   await eventually('five partitions', async () => (await partitions()).length === 5)
   await admin.deleteTopics({ topics: [topic] })
   await eventually('topic gone', async () => !(await admin.listTopics()).includes(topic))
   const cluster = await admin.describeCluster()
-  assert(cluster.clusterId && cluster.brokers.length === 1)
+  assert(cluster.clusterId && cluster.brokers.length === Number(NODES))
 })
 
 const adminConfigs = () => withAdmin(async (admin) => {

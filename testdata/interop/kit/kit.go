@@ -20,7 +20,8 @@ import (
 // The environment that run.sh hands to every client.
 var (
 	Bootstrap = env("BOOTSTRAP", "127.0.0.1:9092")
-	Session   = 6 * time.Second // the shortest session timeout that a broker allows by default
+	Nodes     = number(env("NODES", "1")) // brokers, and replicas of each partition
+	Session   = 6 * time.Second           // the shortest session timeout that a broker allows by default
 	client    string
 )
 
@@ -256,4 +257,10 @@ func decode(s *string) []byte {
 		b = []byte{}
 	}
 	return b
+}
+
+func number(text string) int {
+	n, err := strconv.Atoi(text)
+	Must(err)
+	return n
 }

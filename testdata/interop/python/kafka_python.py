@@ -77,7 +77,7 @@ def read_from(name, offset, n):
 
 def admin_topics():
     adm, name = admin(), kit.topic("admin")
-    new = {name: {"num_partitions": 3, "replication_factor": 1, "configs": {"retention.ms": "3600000"}}}
+    new = {name: {"num_partitions": 3, "replication_factor": kit.NODES, "configs": {"retention.ms": "3600000"}}}
     adm.create_topics(new, validate_only=True)
     adm.create_topics(new)
     refused(lambda: adm.create_topics(new), TopicAlreadyExistsError)
@@ -88,7 +88,7 @@ def admin_topics():
     kit.eventually("three partitions", lambda: partitions() == 3)
     adm.create_partitions({name: 5})
     kit.eventually("five partitions", lambda: partitions() == 5)
-    kit.check(len(adm.describe_cluster()["brokers"]) == 1, "one broker")
+    kit.check(len(adm.describe_cluster()["brokers"]) == kit.NODES, "all brokers")
     adm.delete_topics([name])
     kit.eventually("topic gone", lambda: name not in adm.list_topics())
 

@@ -10,6 +10,7 @@ import sys
 import time
 
 BOOTSTRAP = os.environ.get("BOOTSTRAP", "127.0.0.1:9092")
+NODES = int(os.environ.get("NODES", "1"))  # brokers, and replicas of each partition
 SESSION_MS = 6000  # the shortest session timeout that a broker allows by default
 DEADLINE = time.monotonic() + int(os.environ.get("SCENARIO_SECONDS", "50"))
 _client = ""

@@ -103,7 +103,7 @@ func readFrom(ctx context.Context, topic string, from int64, n int) (messages []
 func adminTopics(ctx context.Context) {
 	adm, topic := admin(), kit.Topic("admin")
 	kept := "3600000"
-	detail := &sarama.TopicDetail{NumPartitions: 3, ReplicationFactor: 1, ConfigEntries: map[string]*string{"retention.ms": &kept}}
+	detail := &sarama.TopicDetail{NumPartitions: 3, ReplicationFactor: int16(kit.Nodes), ConfigEntries: map[string]*string{"retention.ms": &kept}}
 	kit.Must(adm.CreateTopic(topic, detail, true))
 	kit.Must(adm.CreateTopic(topic, detail, false))
 	err := adm.CreateTopic(topic, detail, false)

@@ -3,7 +3,7 @@
 # KAFKA_JAVA is the java command with the class path of Kafka's jars; DATA_DIR, where known, the broker's files.
 set -eEuo pipefail
 trap 'echo "FAILED at line $LINENO: $BASH_COMMAND"' ERR
-: "${RUN:=0}" "${WORK:=.}" "${DATA_DIR:=}"
+: "${NODES:=1}" "${RUN:=0}" "${WORK:=.}" "${DATA_DIR:=}"
 
 tool() { $KAFKA_JAVA "$@"; }
 at() { local class=$1; shift; tool "$class" --bootstrap-server "$BOOTSTRAP" "$@"; }
@@ -28,19 +28,19 @@ lines() { seq -f '%06g' "$1" "$2"; }
 
 broker_api_versions() {
   local out; out=$(at org.apache.kafka.tools.BrokerApiVersionsCommand)
-  has "$out" "^${BOOTSTRAP%:*}:${BOOTSTRAP#*:} \(id: " 'Produce\(0\): ' 'Fetch\(1\): .*usable: ' 'OffsetDelete\(47\): ' 'DescribeProducers\(61\): '
+  has "$out" "^${BOOTSTRAP%%,*} \(id: " 'Produce\(0\): ' 'Fetch\(1\): .*usable: ' 'OffsetDelete\(47\): ' 'DescribeProducers\(61\): '
   out=$(tool org.apache.kafka.tools.ClusterTool cluster-id --bootstrap-server "$BOOTSTRAP")
   has "$out" 'Cluster ID: ..*'
 }
 
 topics_tool() {
   local t out; t=$(name topics)
-  topics --create --topic "$t" --partitions 3 --replication-factor 1 --config retention.ms=3600000
+  topics --create --topic "$t" --partitions 3 --replication-factor "$NODES" --config retention.ms=3600000
   out=$(topics --create --topic "$t" 2>&1) && fail "created twice"
   has "$out" 'already exists'
   topics --create --if-not-exists --topic "$t"
   has "$(topics --list)" "^$t\$"
-  has "$(topics --describe --topic "$t")" 'PartitionCount: 3' 'ReplicationFactor: 1' 'retention.ms=3600000' 'Partition: 2.*Leader: [0-9]+.*Isr: [0-9]+'
+  has "$(topics --describe --topic "$t")" 'PartitionCount: 3' "ReplicationFactor: $NODES" 'retention.ms=3600000' 'Partition: 2.*Leader: [0-9]+.*Isr: [0-9]+'
   topics --alter --topic "$t" --partitions 5
   has "$(topics --describe --topic "$t")" 'PartitionCount: 5'
   [ -z "$(topics --describe --under-replicated-partitions)" ] || fail "under-replicated partitions"
