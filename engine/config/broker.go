@@ -20,6 +20,9 @@ type Broker struct {
 	Advertised []Listener // advertised.listeners; empty: each client is told the address it reached
 	LogDirs    []string   // log.dirs, log.dir
 
+	LeaderRebalance      bool          // auto.leader.rebalance.enable
+	LeaderImbalanceCheck time.Duration // leader.imbalance.check.interval.seconds
+
 	Cluster         bool     // cluster.enable
 	BootstrapExpect int      // cluster.bootstrap.expect
 	Join            []string // cluster.join
@@ -216,6 +219,8 @@ func (b *Broker) fill() error {
 		b.LogDirs = trimAll(b.list("log.dir"))
 	}
 
+	b.LeaderRebalance = b.bool("auto.leader.rebalance.enable")
+	b.LeaderImbalanceCheck = Millis(int64(b.int("leader.imbalance.check.interval.seconds")) * 1000)
 	b.Cluster = b.bool("cluster.enable")
 	b.BootstrapExpect = b.int("cluster.bootstrap.expect")
 	b.Join = trimAll(b.list("cluster.join"))
