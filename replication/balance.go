@@ -3,7 +3,6 @@ package replication
 import (
 	"context"
 	"slices"
-	"time"
 
 	"github.com/millrace/millrace/engine/catalog"
 )

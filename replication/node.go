@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"maps"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -50,6 +51,7 @@ type Node struct {
 	broker    *liveness.Broker
 	warden    *liveness.Warden
 	copies    *replicator
+	running   sync.WaitGroup
 	ctx       context.Context // ends with Close
 	cancel    context.CancelFunc
 }
@@ -262,7 +264,12 @@ func (n *Node) Start(e *engine.Engine) engine.Replicator {
 }
 
 // Serve has this node take part: it may lead from when it returns.
-func (n *Node) Serve(ctx context.Context) error { return n.broker.Serve(ctx) }
+func (n *Node) Serve(ctx context.Context) error {
+	if n.opts.Config.LeaderRebalance {
+		n.running.Go(func() { n.balance(n.ctx) })
+	}
+	return n.broker.Serve(ctx)
+}
 
 // Leave has others lead what this node leads. The engine must still be open.
 func (n *Node) Leave(ctx context.Context) error {
@@ -282,6 +289,7 @@ func (n *Node) StopCopying() {
 // Close ends it, when the engine is closed. It waits until ctx ends.
 func (n *Node) Close(ctx context.Context) error {
 	n.cancel()
+	n.running.Wait()
 	n.StopCopying()
 	if n.warden != nil {
 		n.warden.Close()
