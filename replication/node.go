@@ -112,6 +112,7 @@ func (n *Node) ping(context.Context, peer.Identity, []byte) ([]byte, error) {
 type metadata struct {
 	*controller.Controller
 	log *raftlog.Log
+	hub *peer.Hub
 }
 
 // Close ends this node's part in the metadata. It waits for the disk.
@@ -164,7 +165,7 @@ func (n *Node) open(ctx context.Context, home engine.Home, opts controller.Optio
 	if err := n.takePart(ctx, home, c); err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
-	return metadata{c, n.raft}, nil
+	return metadata{c, n.raft, n.hub}, nil
 }
 
 // openLog opens what is kept of the metadata.
@@ -230,8 +231,9 @@ func withDefaults(image *catalog.Image, cfg *config.Broker) (*catalog.Image, err
 func (n *Node) takePart(ctx context.Context, home engine.Home, c *controller.Controller) error {
 	n.broker = liveness.NewBroker(c, n.hub, catalog.Broker{
 		ID: home.NodeID, Incarnation: n.incarnation, Peer: n.hub.Advertise(), Rack: n.opts.Config.Rack,
-		Endpoints: n.opts.Endpoints, Dirs: home.DirIDs, Features: []catalog.FeatureRange{{Name: catalog.FeatureELR, Min: 0, Max: 1}},
+		Endpoints: n.opts.Endpoints, Dirs: home.DirIDs, Features: engine.SupportedFeatures(),
 	}, n.fresh, n.opts.Now, n.log)
+	n.answerQuorum(c)
 	n.warden = liveness.NewWarden(c, n.hub, home.NodeID, n.incarnation, n.opts.Now, n.log)
 	n.hub.Register(liveness.HeartbeatMethod, func(_ context.Context, _ peer.Identity, body []byte) ([]byte, error) {
 		return nil, n.warden.Heard(body)
