@@ -256,3 +256,21 @@ func TestTxnIndexWithoutAMarker(t *testing.T) {
 		t.Error(list)
 	}
 }
+
+// What a plan says to be lost is what is damaged, not what lies between.
+func TestPlanCountsWhatIsLost(t *testing.T) {
+	const log = "data/codecs-0/00000000000000000000.log"
+	m := kafkaDir(t)
+	b := read(t, m, log)
+	b[len(b)/4] ^= 1
+	b[3*len(b)/4] ^= 1
+	put(t, m, log, b)
+	var damaged int64
+	for _, f := range harm(t, m) {
+		damaged += f.Lost()
+	}
+	plan := repair(t, m, true, "1")
+	if offsets, records := plan.Lost(); offsets != damaged || records != 0 || damaged < 2 {
+		t.Errorf("%d offsets are lost, and %d records; %d are damaged\n%s", offsets, records, damaged, steps(plan))
+	}
+}
