@@ -51,7 +51,8 @@ func (m *mover) run(ctx context.Context) (err error) {
 	err = m.moveAll(ctx)
 	endProgress()
 	if err != nil {
-		return errors.Join(err, m.takeBack(context.WithoutCancel(ctx)))
+		m.takeBack(context.WithoutCancel(ctx))
+		return err
 	}
 	if err := m.elect(ctx); err != nil {
 		m.failed = append(m.failed, fmt.Errorf("everything is in place, but preferred leaders could not be elected: %w", err))
@@ -205,7 +206,7 @@ func (m *mover) measure(ctx context.Context) bool {
 }
 
 // takeBack cancels what is under way. What has ended by itself in the last moment is moved.
-func (m *mover) takeBack(ctx context.Context) error {
+func (m *mover) takeBack(ctx context.Context) {
 	req := kadm.AlterPartitionAssignmentsReq{}
 	for _, ch := range m.flying {
 		req.CancelAssign(ch.Topic, ch.Partition)
@@ -235,9 +236,8 @@ func (m *mover) takeBack(ctx context.Context) error {
 	}
 	fmt.Fprintln(m.Err, done)
 	if len(on) > 0 {
-		return fmt.Errorf("these go on, as they could not be taken back: %s: %w", m.names(on), errors.Join(failed...))
+		fmt.Fprintf(m.Err, "these go on, as they could not be taken back: %s: %v\n", m.names(on), errors.Join(failed...))
 	}
-	return nil
 }
 
 // names lists a few partitions.
