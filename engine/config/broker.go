@@ -29,6 +29,9 @@ type Broker struct {
 	PeerListener    string   // peer.listener
 	PeerAdvertised  string   // peer.advertised.listener; empty: as PeerListener
 	PeerSecretFile  string   // peer.secret.file; empty: none
+	PeerCertFile    string   // peer.tls.cert.file; empty: no TLS
+	PeerKeyFile     string   // peer.tls.key.file
+	PeerCAFile      string   // peer.tls.ca.file
 
 	NumPartitions            int32         // num.partitions
 	DefaultReplicationFactor int16         // default.replication.factor
@@ -227,6 +230,9 @@ func (b *Broker) fill() error {
 	b.PeerListener, _ = b.values["peer.listener"].(string)
 	b.PeerAdvertised, _ = b.values["peer.advertised.listener"].(string)
 	b.PeerSecretFile, _ = b.values["peer.secret.file"].(string)
+	b.PeerCertFile, _ = b.values["peer.tls.cert.file"].(string)
+	b.PeerKeyFile, _ = b.values["peer.tls.key.file"].(string)
+	b.PeerCAFile, _ = b.values["peer.tls.ca.file"].(string)
 
 	b.NumPartitions = int32(b.int("num.partitions"))
 	b.DefaultReplicationFactor = int16(b.int("default.replication.factor"))
