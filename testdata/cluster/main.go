@@ -57,7 +57,7 @@ func run(ctx context.Context) error {
 		Binary: *binary, Dir: *data, Nodes: *count, Port: *port, Peers: *peers, Flags: flag.Args(), Logs: func(id int) io.Writer { return logs[id] },
 	})
 	if err != nil {
-		return fmt.Errorf("%w (logs are in %s)", err, logOf(*data, 1))
+		return fmt.Errorf("%w\nlogs are in %s", err, filepath.Join(*data, "n*.log"))
 	}
 	fmt.Printf("a cluster of %d nodes, ready after %v; every topic has %d replicas, and a record is acknowledged when %d of them have it on the disk\n",
 		*count, time.Since(begun).Round(10*time.Millisecond), *count, *count/2+1)
