@@ -59,7 +59,7 @@ const (
 	contact      = 5 * time.Second
 	lastRetry    = 10 * time.Second // between attempts of a node that is alone
 	laterRetry   = time.Minute      // of one that is not, for a seed that is missing
-	leaveTimeout = 5 * time.Second
+	leaveTimeout = time.Second
 )
 
 // Gossip is one node's part. All methods may be called concurrently.
@@ -271,7 +271,7 @@ func (g *Gossip) missing() (out []string) {
 }
 
 // Refresh tells the others what has changed of this node: that it has become a member of a cluster. It returns when one of them has been told, or the
-// context or 5 s have ended.
+// context or 1 s have ended.
 func (g *Gossip) Refresh(ctx context.Context) error {
 	if g.ctx.Err() != nil {
 		return ErrClosed
@@ -290,7 +290,7 @@ func (g *Gossip) left(ctx context.Context) time.Duration {
 	return leaveTimeout
 }
 
-// Leave tells the others that this node goes on purpose, so that nobody suspects anything. It returns when one of them has been told, or the context or 5 s have ended. Close follows.
+// Leave tells the others that this node goes on purpose, so that nobody suspects anything. It returns when one of them has been told, or the context or 1 s have ended. Close follows.
 func (g *Gossip) Leave(ctx context.Context) error {
 	select {
 	case <-g.leaving:
