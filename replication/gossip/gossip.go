@@ -59,7 +59,9 @@ const (
 	contact      = 5 * time.Second
 	lastRetry    = 10 * time.Second // between attempts of a node that is alone
 	laterRetry   = time.Minute      // of one that is not, for a seed that is missing
-	leaveTimeout = time.Second
+	leaveTimeout = 5 * time.Second
+	// Those that leave at the same time do not hear one another: not worth a long wait.
+	farewellTimeout = time.Second
 )
 
 // Gossip is one node's part. All methods may be called concurrently.
@@ -271,7 +273,7 @@ func (g *Gossip) missing() (out []string) {
 }
 
 // Refresh tells the others what has changed of this node: that it has become a member of a cluster. It returns when one of them has been told, or the
-// context or 1 s have ended.
+// context or 5 s have ended.
 func (g *Gossip) Refresh(ctx context.Context) error {
 	if g.ctx.Err() != nil {
 		return ErrClosed
@@ -301,7 +303,7 @@ func (g *Gossip) Leave(ctx context.Context) error {
 	if g.closed.Load() {
 		return ErrClosed
 	}
-	return g.list.Leave(g.left(ctx))
+	return g.list.Leave(min(g.left(ctx), farewellTimeout))
 }
 
 // Close ends this node's part without a word. It waits for what is under way, at most about 10 s.
