@@ -298,5 +298,8 @@ func (n *Node) Close(ctx context.Context) error {
 	if n.transport != nil {
 		err = n.transport.Close()
 	}
-	return errors.Join(err, n.gossip.Load().Leave(ctx), n.gossip.Load().Close(), n.hub.Shutdown(ctx))
+	if failed := n.gossip.Load().Leave(ctx); failed != nil { // those that leave at the same time hear nothing any more
+		n.log.Info("no other node could be told that this one leaves", "error", failed)
+	}
+	return errors.Join(err, n.gossip.Load().Close(), n.hub.Shutdown(ctx))
 }

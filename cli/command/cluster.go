@@ -8,6 +8,8 @@ import (
 	"net"
 	"slices"
 	"strconv"
+	"strings"
+	"sync"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -76,13 +78,15 @@ type metadataView struct {
 	Epoch  int32   `json:"epoch"`           // -1: not told
 	Voters []int32 `json:"voters"`          // empty: not told
 	Source string  `json:"told_by_request"` // DescribeQuorum, or else Metadata, which names a controller only
+
+	Problem string `json:"problem,omitempty"` // why nobody tells, though brokers know of the question
 }
 
 type brokerView struct {
 	Node      int32  `json:"node"`
 	Rack      string `json:"rack,omitempty"`
 	Address   string `json:"address,omitempty"`
-	State     string `json:"state"` // active, fenced, or absent: it is to hold replicas, and nobody knows it
+	State     string `json:"state"` // active; silent: active, and does not answer; fenced; absent: it is to hold replicas, and nobody knows it
 	Leads     int    `json:"leads"`
 	Replicas  int    `json:"replicas"`
 	OutOfSync int    `json:"out_of_sync"`
@@ -109,6 +113,9 @@ func (k *clusterClient) look(ctx context.Context) (*clusterView, error) {
 			return nil, err
 		}
 		v.Metadata = metadataView{Leader: meta.Controller, Epoch: -1, Voters: []int32{}, Source: "Metadata"}
+		if !unsupported(err) {
+			v.Metadata.Leader, v.Metadata.Problem = -1, plainCause(err) // what the brokers believe of each other may be old
+		}
 	}
 	v.countReplicas()
 	return v, nil
@@ -140,7 +147,33 @@ func (k *clusterClient) brokers(ctx context.Context, meta kadm.Metadata) ([]brok
 		}
 	}
 	slices.SortFunc(all, func(a, b brokerView) int { return cmp.Compare(a.Node, b.Node) })
-	return all, nil
+	k.ping(ctx, all)
+	return all, ctx.Err()
+}
+
+// ping asks each broker that is said to be active whether it is there: without a majority for the metadata nobody can say that it is not.
+func (k *clusterClient) ping(ctx context.Context, all []brokerView) {
+	var wg sync.WaitGroup
+	for i := range all {
+		if all[i].State != "active" {
+			continue
+		}
+		wg.Go(func() { // ends within --timeout
+			_, err := ask(ctx, k, func(ctx context.Context) (kmsg.Response, error) {
+				return k.cl.Broker(int(all[i].Node)).Request(ctx, kmsg.NewPtrApiVersionsRequest())
+			})
+			if err != nil {
+				all[i].State = "silent"
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// unsupported tells whether a broker does not know a request. The client's own errors for that have no names.
+func unsupported(err error) bool {
+	text := err.Error()
+	return errors.Is(err, kerr.UnsupportedVersion) || errors.Is(err, kerr.UnknownTopicOrPartition) || strings.Contains(text, "too old") || strings.Contains(text, "request key is unknown")
 }
 
 func (k *clusterClient) reassignments(ctx context.Context) (map[string]map[int32]reassignment, error) {

@@ -8,7 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 	"github.com/urfave/cli/v2"
 )
@@ -22,11 +21,11 @@ func clusterStatus(e *env) *cli.Command {
   millrace cluster status --output json | jq .partitions
   until millrace cluster status; do sleep 1; done
 
-STATE is active, fenced (it does not answer, others lead what it led) or absent (it is to hold
-replicas, and nobody knows it). OUT OF SYNC counts replicas that lag behind their leader; those
+STATE is active, silent (active for the others, but it did not answer), fenced (others lead what it
+led) or absent (it is to hold replicas, and nobody knows it). OUT OF SYNC counts replicas that lag behind their leader; those
 that are being added by a reassignment do not count.
 
-Exit codes: 0 all is well, 1 a broker is fenced or absent, a partition has no leader or lacks
+Exit codes: 0 all is well, 1 a broker is silent, fenced or absent, a partition has no leader or lacks
 a replica, or nobody leads the metadata.`,
 		Flags:  clientFlags(outputFlag("table")),
 		Action: e.clusterStatus,
@@ -129,7 +128,10 @@ func report(v *clusterView) statusReport {
 	if n := r.Partitions.UnderReplicated; n > 0 {
 		r.Problems = append(r.Problems, fmt.Sprintf("%s under-replicated", count(n, "partition")))
 	}
-	if v.Metadata.Leader < 0 {
+	switch {
+	case v.Metadata.Problem != "":
+		r.Problems = append(r.Problems, "nobody tells who leads the metadata, so the rest may be out of date: "+v.Metadata.Problem)
+	case v.Metadata.Leader < 0:
 		r.Problems = append(r.Problems, "nobody leads the metadata")
 	}
 	r.Well = len(r.Problems) == 0
@@ -142,7 +144,7 @@ const unwellShown = 20
 func (e *env) writeStatus(r statusReport) error {
 	by := fmt.Sprintf("node %d", r.Metadata.Leader)
 	if r.Metadata.Leader < 0 {
-		by = "nobody"
+		by = "nobody that is known"
 	}
 	if r.Metadata.Source == "DescribeQuorum" {
 		by += fmt.Sprintf(", epoch %d, voters %s", r.Metadata.Epoch, numbers(r.Metadata.Voters))
@@ -233,7 +235,7 @@ func (e *env) clusterVoters(c *cli.Context) error {
 	}
 	defer done()
 	resp, p, err := k.describeQuorum(c.Context)
-	if errors.Is(err, kerr.UnsupportedVersion) || errors.Is(err, kerr.UnknownTopicOrPartition) || (err != nil && strings.Contains(err.Error(), "unknown request key")) {
+	if err != nil && unsupported(err) {
 		return errors.New("this broker does not tell who votes (it answers no DescribeQuorum): it may be a single node, or one from before Kafka 3.3")
 	}
 	if err != nil {

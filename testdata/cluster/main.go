@@ -8,6 +8,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"flag"
 	"fmt"
 	"io"
@@ -57,7 +58,7 @@ func run(ctx context.Context) error {
 		Binary: *binary, Dir: *data, Nodes: *count, Port: *port, Peers: *peers, Flags: flag.Args(), Logs: func(id int) io.Writer { return logs[id] },
 	})
 	if err != nil {
-		return fmt.Errorf("%w (logs are in %s)", err, logOf(*data, 1))
+		return fmt.Errorf("%w\nlogs are in %s", err, filepath.Join(*data, "n*.log"))
 	}
 	fmt.Printf("a cluster of %d nodes, ready after %v; every topic has %d replicas, and a record is acknowledged when %d of them have it on the disk\n",
 		*count, time.Since(begun).Round(10*time.Millisecond), *count, *count/2+1)
@@ -102,13 +103,19 @@ func run(ctx context.Context) error {
 
 func logOf(data string, id int) string { return filepath.Join(data, fmt.Sprintf("n%d.log", id)) }
 
-// status shows what "millrace cluster status" says, as soon as that is that all is well, or after a few seconds.
+// status shows what "millrace cluster status" says, as soon as that is that all is well and every node votes, or after five seconds.
 func status(ctx context.Context, binary string, all []*nodes.Node) {
-	for try := range 20 {
-		out, err := exec.CommandContext(ctx, binary, "cluster", "status", "--bootstrap", all[0].Address).CombinedOutput()
-		if err == nil || try == 19 {
-			fmt.Printf("%s\n", out)
-			return
+	ask := func(form string) []byte {
+		out, _ := exec.CommandContext(ctx, binary, "cluster", "status", "--bootstrap", all[0].Address, "--output", form).Output()
+		return out
+	}
+	for range 20 {
+		var seen struct {
+			Well     bool
+			Metadata struct{ Voters []int32 }
+		}
+		if json.Unmarshal(ask("json"), &seen) == nil && seen.Well && len(seen.Metadata.Voters) == min(len(all), 5) {
+			break
 		}
 		select {
 		case <-ctx.Done():
@@ -116,4 +123,5 @@ func status(ctx context.Context, binary string, all []*nodes.Node) {
 		case <-time.After(250 * time.Millisecond):
 		}
 	}
+	fmt.Printf("%s\n", ask("table"))
 }

@@ -102,7 +102,8 @@ func Start(ctx context.Context, o Options) ([]*Node, error) {
 // start starts one node; listening is told when its output says where it listens, or that it never will.
 func (n *Node) start(binary string, log io.Writer, listening chan<- error) error {
 	n.cmd = exec.Command(binary, n.Args...)
-	n.cmd.Stderr = log
+	last := &lastLine{to: log}
+	n.cmd.Stderr = last
 	out, err := n.cmd.StdoutPipe()
 	if err != nil {
 		return err
@@ -120,10 +121,23 @@ func (n *Node) start(binary string, log io.Writer, listening chan<- error) error
 		}
 		n.cmd.Wait()
 		if n.Address == "" {
-			listening <- fmt.Errorf("node %d ended before it listened (%s): see its log", n.ID, n.End())
+			listening <- fmt.Errorf("node %d ended before it listened (%s): %s", n.ID, n.End(), last.text)
 		}
 	}()
 	return nil
+}
+
+// lastLine passes on what is written and remembers the last line of it.
+type lastLine struct {
+	to   io.Writer
+	text string
+}
+
+func (l *lastLine) Write(b []byte) (int, error) {
+	if lines := strings.Split(strings.TrimSpace(string(b)), "\n"); lines[len(lines)-1] != "" {
+		l.text = lines[len(lines)-1]
+	}
+	return l.to.Write(b)
 }
 
 // Stop ends nodes, all at once, by force those that do not end by themselves; false if there were any.
