@@ -190,6 +190,9 @@ func (o observer) Lost(p *stream.Partition) {
 
 // Fenced says that a follower knows of a later leader: the catalogue will say so soon.
 func (o observer) Fenced(p *stream.Partition, epoch int32) {
+	if epoch == math.MaxInt32 {
+		return // its replica is being removed
+	}
 	o.r.log.Info("a follower knows of a later leader of a partition that this node believes to lead", "partition", o.name(p), "follower", o.follower, "epoch", p.Epoch(), "known", epoch)
 }
 

@@ -101,12 +101,10 @@ func (w *Warden) ask(node int32) {
 		return
 	}
 	w.done.Go(func() {
-		ctx, cancel := context.WithTimeout(w.ctx, Lease/2)
+		ctx, cancel := context.WithTimeout(w.ctx, Lease)
 		defer cancel()
-		answer, err := w.peers.Call(ctx, node, PingMethod, nil)
-		gone := errors.Is(err, peer.ErrNotListening) || err == nil && string(answer) != string(b.Incarnation[:])
-		if !gone {
-			return // it is there, or its lease decides
+		if !w.gone(ctx, b) {
+			return
 		}
 		w.mu.Lock()
 		if w.judge != nil {
@@ -116,6 +114,30 @@ func (w *Warden) ask(node int32) {
 		signal(w.wake)
 	})
 }
+
+// gone tells whether a process has ended. One that is just about to may still take a connection and drop it, so it is asked again; when ctx
+// ends before that is known, the lease decides.
+func (w *Warden) gone(ctx context.Context, b catalog.Broker) bool {
+	for {
+		answer, err := w.peers.Call(ctx, b.ID, PingMethod, nil)
+		switch {
+		case errors.Is(err, peer.ErrNotListening):
+			return true
+		case err == nil:
+			return string(answer) != string(b.Incarnation[:])
+		}
+		timer := time.NewTimer(askAgain)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return false
+		}
+	}
+}
+
+// askAgain is the pause before a node that was not understood is asked again.
+const askAgain = 50 * time.Millisecond
 
 // run fences whoever is overdue. It ends with Close.
 func (w *Warden) run() {
