@@ -33,7 +33,7 @@ def refused(call, code):
 
 
 def create(name, partitions):
-    result(admin().create_topics([NewTopic(name, partitions, 1)]))
+    result(admin().create_topics([NewTopic(name, partitions, kit.NODES)]))
     kit.eventually(f"{name} is there", lambda: name in admin().list_topics(timeout=10).topics)
     return name
 
