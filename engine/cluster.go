@@ -40,7 +40,7 @@ type Replicator interface {
 	// Appended says that p, which this node leads, is durable here up to logEndOffset. It is called
 	// on the committer's goroutine and must not block.
 	Appended(p *Partition, logEndOffset int64)
-	// Changed says that p has come to be here, or that its role has changed. It is called on the metadata's
+	// Changed says that p has come to be here, or that its role or its configuration, the broker's included, has changed. It is called on the metadata's
 	// goroutine, in order, and must not block.
 	Changed(p *Partition, role Role)
 	// Removed says that p is no longer here. As Changed.

@@ -113,10 +113,6 @@ func (r *Role) tooFew(cfg *config.Topic) bool {
 
 // whenCommitted calls done when all replicas in sync have the record at an offset, or this node leads no longer. done must not block.
 func (p *Partition) whenCommitted(offset int64, done func(error)) {
-	if p.HighWatermark() > offset {
-		done(p.judgeCommit(nil))
-		return
-	}
 	p.commits.wait(offset+1, p.HighWatermark, func(err error) { done(p.judgeCommit(err)) })
 }
 
