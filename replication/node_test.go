@@ -25,6 +25,7 @@ type machine struct {
 	props  map[string]string
 	known  map[int32]string // peer addresses of all, shared
 	id     int32
+	fs     vfs.FS // nil: the disk
 	node   *Node
 	engine *engine.Engine
 }
@@ -115,7 +116,10 @@ func (m *machine) listen() (err error) {
 func (m *machine) open() (err error) {
 	ctx, cancel := context.WithTimeout(m.t.Context(), 30*time.Second)
 	defer cancel()
-	m.engine, err = engine.Open(ctx, engine.Options{FS: vfs.OS(), Config: m.config(), Now: time.Now, Logger: m.logger(), Cluster: m.node})
+	if m.fs == nil {
+		m.fs = vfs.OS()
+	}
+	m.engine, err = engine.Open(ctx, engine.Options{FS: m.fs, Config: m.config(), Now: time.Now, Logger: m.logger(), Cluster: m.node})
 	if err != nil {
 		return fmt.Errorf("node %d: %w", m.id, err)
 	}
@@ -176,8 +180,8 @@ func leaderOf(t *testing.T, all []*machine, id catalog.TopicID, index int32) (le
 	return leader, p
 }
 
-// produce appends a record with acks=all.
-func produce(t *testing.T, p *engine.Partition, value string) (int64, error) {
+// record is a batch of one.
+func record(t *testing.T, value string) []byte {
 	t.Helper()
 	b := batch.NewBuilder(batch.BuilderOptions{})
 	b.Append(1000, nil, []byte(value), nil)
@@ -185,8 +189,14 @@ func produce(t *testing.T, p *engine.Partition, value string) (int64, error) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return records
+}
+
+// produce appends a record with acks=all.
+func produce(t *testing.T, p *engine.Partition, value string) (int64, error) {
+	t.Helper()
 	done := make(chan engine.ProduceResult, 1)
-	p.Produce(t.Context(), engine.Produce{Records: records, Acks: -1, RequestVersion: 9}, func(r engine.ProduceResult) { done <- r })
+	p.Produce(t.Context(), engine.Produce{Records: record(t, value), Acks: -1, RequestVersion: 9}, func(r engine.ProduceResult) { done <- r })
 	select {
 	case r := <-done:
 		return r.BaseOffset, r.Err
