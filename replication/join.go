@@ -145,7 +145,6 @@ func (n *Node) alone() bool {
 
 // Identify tells the cluster that this node belongs to, or finds one.
 func (n *Node) Identify(ctx context.Context, known string) (string, error) {
-	n.fresh = known == ""
 	switch {
 	case known != "":
 	case n.alone():

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -406,4 +407,56 @@ func TestFromOneToMany(t *testing.T) {
 	if _, err := engine.Open(t.Context(), engine.Options{FS: vfs.OS(), Config: first.config(), Now: time.Now, Logger: first.logger()}); !errors.Is(err, engine.ErrIdentity) {
 		t.Errorf("alone again: %v", err)
 	}
+}
+
+// A node whose directory was replaced says so when it registers, also when it was stopped before it could the first time, or the second.
+func TestReplacedDirectory(t *testing.T) {
+	all := machines(t, 3, "min.insync.replicas", "3")
+	start(t, all...)
+	settle(t, all)
+	for _, m := range all {
+		if m.node.fresh != (m.node.founds == false) {
+			t.Errorf("node %d: fresh %v, founds %v", m.id, m.node.fresh, m.node.founds)
+		}
+	}
+	id := create(t, all[0], engine.NewTopic{Name: "orders", Partitions: 1, ReplicationFactor: 3})
+	_, p := leaderOf(t, all, id, 0)
+	mustProduce(t, p, "first")
+	replaced, other := all[2], all[1]
+	replaced.stop()
+	inSync(t, all[0], id, 0, 2)
+	replaced.props["log.dirs"] = t.TempDir()
+	other.stop() // no majority: nothing can be registered
+	if err := replaced.listen(); err != nil {
+		t.Fatal(err)
+	}
+	soon, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	if e, err := engine.Open(soon, engine.Options{FS: vfs.OS(), Config: replaced.config(), Now: time.Now, Logger: replaced.logger(), Cluster: replaced.node}); err == nil {
+		e.Close(t.Context())
+		t.Fatal("it has registered")
+	}
+	replaced.stop()
+	start(t, other, replaced)
+	if !replaced.node.fresh {
+		t.Error("it does not say that it has nothing")
+	}
+	inSync(t, all[0], id, 0, 3)
+	note := filepath.Join(replaced.props["log.dirs"], engine.ClusterFolder, freshFile)
+	if _, err := os.Stat(note); !os.IsNotExist(err) {
+		t.Errorf("noted still: %v", err)
+	}
+	for _, fresh := range []bool{false, true} {
+		replaced.stop()
+		if fresh { // as when it is stopped between becoming a member and registering
+			if err := os.WriteFile(note, nil, 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		start(t, replaced)
+		if replaced.node.fresh != fresh {
+			t.Errorf("fresh %v, noted %v", replaced.node.fresh, fresh)
+		}
+	}
+	inSync(t, all[0], id, 0, 3)
 }
