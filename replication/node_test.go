@@ -422,22 +422,21 @@ func TestReplacedDirectory(t *testing.T) {
 	id := create(t, all[0], engine.NewTopic{Name: "orders", Partitions: 1, ReplicationFactor: 3})
 	_, p := leaderOf(t, all, id, 0)
 	mustProduce(t, p, "first")
-	replaced, other := all[2], all[1]
+	replaced := all[2]
 	replaced.stop()
 	inSync(t, all[0], id, 0, 2)
 	replaced.props["log.dirs"] = t.TempDir()
-	other.stop() // no majority: nothing can be registered
 	if err := replaced.listen(); err != nil {
 		t.Fatal(err)
 	}
-	soon, cancel := context.WithTimeout(t.Context(), time.Second)
-	defer cancel()
-	if e, err := engine.Open(soon, engine.Options{FS: vfs.OS(), Config: replaced.config(), Now: time.Now, Logger: replaced.logger(), Cluster: replaced.node}); err == nil {
-		e.Close(t.Context())
-		t.Fatal("it has registered")
+	disk := vfs.NewFaulty(vfs.OS(), vfs.Fault{Op: vfs.OpMkdir, Path: "snapshots"}) // when it knows its cluster already
+	replaced.fs = disk
+	if err := replaced.open(); !errors.Is(err, vfs.ErrInjected) {
+		t.Fatal(err)
 	}
 	replaced.stop()
-	start(t, other, replaced)
+	disk.Heal()
+	start(t, replaced)
 	if !replaced.node.fresh {
 		t.Error("it does not say that it has nothing")
 	}
