@@ -27,12 +27,12 @@ type Home struct {
 	NodeID    int32
 	DirIDs    []catalog.DirID // of its log directories that can be used
 	Disk      *MetadataDisk   // for what Badger does; the engine closes it after the metadata
-	// Single reads the catalogue that this node had while it was alone; nil when it never was.
+	// Single reads the catalogue that this node had while it was alone; nil when it never was. It counts only until the cluster's metadata is there.
 	Single func() (*catalog.Image, error)
 }
 
 // ClusterFolder holds, in the directory with the catalogue, this node's part of a cluster's metadata. From
-// when it is there the catalogue of the single node counts no longer.
+// when it is there the node does not open alone any more.
 const ClusterFolder = "cluster"
 
 // Replicator copies partitions between nodes, and decides when what is durable here counts as committed.

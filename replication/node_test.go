@@ -372,6 +372,9 @@ func TestFromOneToMany(t *testing.T) {
 	if err := alone.Close(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	if err := os.Mkdir(filepath.Join(first.props["log.dirs"], engine.ClusterFolder), 0o755); err != nil { // as when it was stopped before the cluster began
+		t.Fatal(err)
+	}
 	start(t, first)
 	start(t, all[1:]...)
 	for _, m := range all {
