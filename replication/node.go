@@ -162,6 +162,11 @@ func (n *Node) open(ctx context.Context, home engine.Home, opts controller.Optio
 	if n.fresh, err = noteFresh(home, !member && !n.founds); err != nil {
 		return nil, err
 	}
+	if !member {
+		if err := n.beMember(ctx, nil); err != nil {
+			return nil, err
+		}
+	}
 	c, err := controller.Open(opts)
 	if err != nil {
 		return nil, err

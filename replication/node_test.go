@@ -462,3 +462,31 @@ func TestReplacedDirectory(t *testing.T) {
 	}
 	inSync(t, all[0], id, 0, 3)
 }
+
+// A node that has lost what it knew of the metadata has no vote, though one with its id had: with that it could help one to lead that lacks what
+// the majority has acknowledged.
+func TestReplacedVoter(t *testing.T) {
+	all := machines(t, 3)
+	start(t, all...)
+	settle(t, all)
+	one, other, replaced := all[0], all[1], all[2]
+	replaced.stop()
+	other.stop()
+	replaced.props["log.dirs"] = t.TempDir()
+	if err := replaced.listen(); err != nil {
+		t.Fatal(err)
+	}
+	soon, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+	defer cancel()
+	options := engine.Options{FS: vfs.OS(), Config: replaced.config(), Now: time.Now, Logger: replaced.logger(), Cluster: replaced.node}
+	if e, err := engine.Open(soon, options); err == nil {
+		e.Close(t.Context())
+		t.Fatal("it has joined with the consent of one of two")
+	}
+	if one.node.control.Load().Leads() {
+		t.Error("one of three leads")
+	}
+	replaced.stop()
+	start(t, other, replaced)
+	settle(t, all)
+}
