@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -469,11 +470,14 @@ func TestReplacedVoter(t *testing.T) {
 	all := machines(t, 3)
 	start(t, all...)
 	settle(t, all)
-	one, other, replaced := all[0], all[1], all[2]
+	leads := slices.IndexFunc(all, func(m *machine) bool { return m.node.control.Load().Leads() })
+	one, other, replaced := all[leads], all[(leads+1)%3], all[(leads+2)%3]
 	replaced.stop()
-	other.stop()
 	replaced.props["log.dirs"] = t.TempDir()
 	if err := replaced.listen(); err != nil {
+		t.Fatal(err)
+	}
+	if err := other.node.hub.Shutdown(t.Context()); err != nil { // the other one believes to lead for another moment
 		t.Fatal(err)
 	}
 	soon, cancel := context.WithTimeout(t.Context(), 3*time.Second)
@@ -487,6 +491,7 @@ func TestReplacedVoter(t *testing.T) {
 		t.Error("one of three leads")
 	}
 	replaced.stop()
+	other.stop()
 	start(t, other, replaced)
 	settle(t, all)
 }
