@@ -96,6 +96,9 @@ func (l *Log) pause(leaderEpoch int32) error {
 	return nil
 }
 
+// Truncations rises with each Truncate or Reset that changes the log.
+func (l *Log) Truncations() int64 { return l.cuts.Load() }
+
 // Truncation is closed when the Truncate or Reset that is under way has ended, which may be after its caller has given up; nil when there is
 // none. After FenceBelow no other of an older epoch begins. It does not block.
 func (l *Log) Truncation() <-chan struct{} {
