@@ -124,16 +124,19 @@ func (w *Warden) ask(node int32) {
 func (w *Warden) run() {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	due := w.now()
 	for {
 		leader, known, changed := w.meta.Leadership()
-		wait := time.Hour
-		if known && leader == w.self {
-			wait = w.look()
-		} else {
+		leads, wait := known && leader == w.self, time.Hour
+		if frozen := w.now().Sub(due) > Lease/2; !leads || frozen { // what others have said while this process stood still is yet to be heard
 			w.mu.Lock()
 			w.judge = nil
 			w.mu.Unlock()
 		}
+		if leads {
+			wait = w.look()
+		}
+		due = w.now().Add(wait)
 		timer.Reset(wait)
 		select {
 		case <-w.wake:

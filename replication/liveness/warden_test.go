@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -188,6 +189,32 @@ func TestWardenCloses(t *testing.T) {
 		w.lead(2)
 		if len(w.subscribers) != 0 {
 			t.Error("it is still told of changes")
+		}
+	})
+}
+
+// A process that has stood still fences nobody for what it could not hear meanwhile.
+func TestWardenWakesUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		w.calls(stranger)
+		w.register(t, 1, 1)
+		w.register(t, 2, 2)
+		var slept atomic.Int64
+		d := NewWarden(w, w, 1, incarnation(1), func() time.Time { return time.Now().Add(time.Duration(slept.Load())) }, quiet)
+		defer d.Close()
+		w.lead(1)
+		synctest.Wait()
+		slept.Store(int64(10 * time.Second))
+		time.Sleep(Lease + Lease/2)
+		synctest.Wait()
+		if w.fenced(t, 2) {
+			t.Error("fenced")
+		}
+		time.Sleep(Lease)
+		synctest.Wait()
+		if !w.fenced(t, 2) {
+			t.Error("not fenced although it is silent")
 		}
 	})
 }
