@@ -27,12 +27,12 @@ type Home struct {
 	NodeID    int32
 	DirIDs    []catalog.DirID // of its log directories that can be used
 	Disk      *MetadataDisk   // for what Badger does; the engine closes it after the metadata
-	// Single reads the catalogue that this node had while it was alone; nil when it never was.
+	// Single reads the catalogue that this node had while it was alone; nil when it never was. It counts only until the cluster's metadata is there.
 	Single func() (*catalog.Image, error)
 }
 
 // ClusterFolder holds, in the directory with the catalogue, this node's part of a cluster's metadata. From
-// when it is there the catalogue of the single node counts no longer.
+// when it is there the node does not open alone any more.
 const ClusterFolder = "cluster"
 
 // Replicator copies partitions between nodes, and decides when what is durable here counts as committed.
@@ -40,7 +40,7 @@ type Replicator interface {
 	// Appended says that p, which this node leads, is durable here up to logEndOffset. It is called
 	// on the committer's goroutine and must not block.
 	Appended(p *Partition, logEndOffset int64)
-	// Changed says that p has come to be here, or that its role has changed. It is called on the metadata's
+	// Changed says that p has come to be here, or that its role or its configuration, the broker's included, has changed. It is called on the metadata's
 	// goroutine, in order, and must not block.
 	Changed(p *Partition, role Role)
 	// Removed says that p is no longer here. As Changed.

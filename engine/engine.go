@@ -117,7 +117,7 @@ func (e *Engine) reconcile() error {
 			return err
 		}
 	}
-	e.openGroups()
+	e.openGroups(image)
 	e.mover.resume(image)
 	e.stop = e.catalog.Subscribe(func(old, image *catalog.Image) { e.following.since(old, image, e.follow) })
 	e.following.since(nil, e.catalog.Image(), e.follow)
@@ -127,19 +127,16 @@ func (e *Engine) reconcile() error {
 // follow makes what has changed in the catalogue true here. It runs on the
 // catalogue's goroutine and touches no disk.
 func (e *Engine) follow(image *catalog.Image) {
+	groups := false // what changes where groups are kept
 	for _, event := range image.Events() {
 		var err error
 		switch event.Kind {
 		case catalog.TopicCreated, catalog.PartitionsAdded:
-			topic := image.TopicByID(event.Topic)
-			if err = e.addPartitions(topic); topic != nil && topic.Name == OffsetsTopic {
-				e.leadGroups(topic)
-			}
+			err = e.addPartitions(image.TopicByID(event.Topic))
+			groups = groups || event.Name == OffsetsTopic
 		case catalog.PartitionChanged:
 			err = e.changePartition(image.TopicByID(event.Topic), event.Partition)
-			if event.Name == OffsetsTopic {
-				e.leadGroups(image.TopicByID(event.Topic))
-			}
+			groups = groups || event.Name == OffsetsTopic
 		case catalog.TopicDeleted:
 			e.removePartitions(event.Topic)
 			if event.Name == OffsetsTopic {
@@ -159,6 +156,9 @@ func (e *Engine) follow(image *catalog.Image) {
 		if err != nil {
 			e.log.Error("a change of the catalogue cannot be followed", "topic", event.Name, "error", err)
 		}
+	}
+	if groups { // not before all partitions have their roles: who is to load one would find that another leads
+		e.leadGroups(image.Topic(OffsetsTopic))
 	}
 }
 
@@ -191,6 +191,9 @@ func (e *Engine) changePartition(topic *catalog.Topic, index int32) error {
 		return nil // deleted by the same command
 	}
 	all := e.partitionsOf(topic.ID)
+	if int(index) >= len(all) {
+		return e.addPartitions(topic) // could not be followed before, and is as it should be then
+	}
 	p, role := all[index], roleOf(&topic.Partitions[index], e.NodeID())
 	switch {
 	case p == nil && !role.Replica:
@@ -291,6 +294,7 @@ func (e *Engine) applyTopicConfig(topic *catalog.Topic) error {
 		}
 		p.config.Store(&cfg)
 		p.at.Load().log.SetConfig(logConfig(topic.Name, &cfg, e.Config()))
+		p.replicator.Changed(p, p.Role()) // min.insync.replicas counts for what is committed
 	}
 	return nil
 }

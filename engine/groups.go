@@ -23,7 +23,8 @@ func IsInternal(topic string) bool { return topic == OffsetsTopic || topic == "_
 // Groups is the coordinator of the consumer groups that are kept on this node.
 func (e *Engine) Groups() *coordinator.Coordinator { return e.groups }
 
-func (e *Engine) openGroups() {
+// openGroups begins with the roles of image.
+func (e *Engine) openGroups(image *catalog.Image) {
 	cfg := e.Config()
 	groups := group.DefaultConfig()
 	groups.MaxSize = cfg.GroupMaxSize
@@ -38,7 +39,7 @@ func (e *Engine) openGroups() {
 		Stall: e.offsetsStall, Now: e.options.Now, NewID: uuid.NewString, Logger: e.log,
 	})
 	e.groups.Open()
-	e.leadGroups(e.Image().Topic(OffsetsTopic))
+	e.leadGroups(image.Topic(OffsetsTopic))
 }
 
 // leadGroups tells the coordinator which partitions of __consumer_offsets there are and which of them this node leads. It

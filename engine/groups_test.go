@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/millrace/millrace/engine/catalog"
 	"github.com/millrace/millrace/engine/coordinator"
 	"github.com/millrace/millrace/engine/group"
 	"github.com/millrace/millrace/segment"
@@ -155,5 +156,42 @@ func TestAppendErrorsOfGroups(t *testing.T) {
 		if have := appendError(err); !errors.Is(have, tt.want) || tt.err != nil && !errors.Is(have, tt.err) {
 			t.Errorf("%v: have %v, want %v", tt.err, have, tt.want)
 		}
+	}
+}
+
+// slow takes its time with a role.
+type slow struct{ Solo }
+
+func (slow) Changed(*Partition, Role) { time.Sleep(50 * time.Millisecond) }
+
+// When one change of the catalogue has this node lead many partitions of __consumer_offsets, none is loaded before its role is known: that would
+// fail, and not be tried again.
+func TestGroupsOfManyPartitionsElectedAtOnce(t *testing.T) {
+	e := openEngine(t, t.TempDir(), map[string]string{"offsets.topic.num.partitions": "10"})
+	if err := e.Groups().EnsureTopic(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := commitOffset(e, 7); err != nil {
+		t.Fatal(err)
+	}
+	index, _ := e.Groups().PartitionFor("g")
+	id := e.Image().Topic(OffsetsTopic).ID
+	p := partitionOf(e, id, index)
+	if index < 2 {
+		t.Fatalf("partition %d is not the last to be told of", index)
+	}
+	p.replicator = manual{}
+	p.LowerHighWatermark(0) // as where other replicas have yet to speak
+	partitionOf(e, id, 1).replicator = slow{}
+	result, err := e.catalog.Propose(t.Context(), catalog.RegisterBroker{Broker: catalog.Broker{ID: e.NodeID(), Incarnation: [16]byte{1}}})
+	if err != nil || result.Errors[0] != nil {
+		t.Fatal(err, result.Errors)
+	}
+	if p.LeaderEpoch() == 0 || !p.Leads() {
+		t.Fatalf("epoch %d", p.LeaderEpoch())
+	}
+	p.AdvanceHighWatermark(p.LogEndOffset())
+	if have := committedOffset(t, e); have != 7 {
+		t.Errorf("have %d", have)
 	}
 }

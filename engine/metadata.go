@@ -46,7 +46,7 @@ func (e *Engine) openMetadata(ctx context.Context) (Metadata, error) {
 		}
 	}
 	switch _, err := e.options.FS.Stat(filepath.Join(e.dataDir(), catalogFolder)); {
-	case err == nil && !joined:
+	case err == nil: // also when the folder is there: it was stopped before it was one of several, perhaps
 		home.Single = e.singleImage
 	case err != nil && !errors.Is(err, os.ErrNotExist):
 		return nil, err
@@ -107,6 +107,11 @@ func (e *Engine) loadIdentity(ctx context.Context, d *logDir) (err error) {
 		}
 		if id, err = e.options.Cluster.Identify(ctx, known.ClusterID); err != nil {
 			return err
+		}
+		if known.ClusterID == "" { // first, since a directory with an identity and without a catalogue is taken for one of several
+			if err := vfs.MkdirAllDurable(e.options.FS, filepath.Join(d.path, ClusterFolder), 0o755); err != nil {
+				return err
+			}
 		}
 	}
 	d.meta, err = loadMeta(e.options.FS, d.path, e.options.Config.NodeID, id)

@@ -385,7 +385,7 @@ func (m *mover) judge(p *Partition, to catalog.DirID, err error) error {
 func mayPass(err error) bool {
 	return slices.ContainsFunc([]error{
 		context.DeadlineExceeded, segment.ErrNoSpace, segment.ErrNoDescriptors, segment.ErrStalled, segment.ErrQueueFull, segment.ErrExists,
-		segment.ErrClosed, errOvertaken, catalog.ErrStalled, catalog.ErrNoSpace, catalog.ErrClosed,
+		segment.ErrClosed, errOvertaken, errTruncated, catalog.ErrStalled, catalog.ErrNoSpace, catalog.ErrClosed,
 	}, func(passing error) bool { return errors.Is(err, passing) })
 }
 

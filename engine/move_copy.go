@@ -22,6 +22,9 @@ const (
 // errOvertaken says that all of what the copy had, and more, was deleted meanwhile.
 var errOvertaken = errors.New("engine: records were deleted faster than they were copied")
 
+// errTruncated says that the log was cut while it was copied: the copy may have what the log has no more, and does not look like it.
+var errTruncated = errors.New("engine: the log was truncated while it was copied")
+
 // attempt moves p to another directory. When it fails, p goes on where it is, and nothing
 // is left of the copy.
 func (m *mover) attempt(ctx context.Context, p *Partition, to catalog.DirID) error {
@@ -36,12 +39,13 @@ func (m *mover) attempt(ctx context.Context, p *Partition, to catalog.DirID) err
 		return err
 	}
 	m.e.log.Info("moving a partition to another log directory", "partition", p.name, "from", at.dir.path, "to", d.path, "bytes", at.log.SizeBytes())
+	truncations := at.log.Truncations() // before anything is read
 	f, err := m.begin(ctx, p, at, d)
 	if err != nil {
 		return fmt.Errorf("begin a copy: %w", err)
 	}
 	p.future.Store(f)
-	c := &copier{from: at.log, to: f.log, stalled: d.dir.StallContext}
+	c := &copier{from: at.log, to: f.log, truncations: truncations, stalled: d.dir.StallContext}
 	if err = m.catchUp(ctx, p, c); err == nil {
 		err = m.finish(ctx, p, at, f, c)
 	}
@@ -160,6 +164,9 @@ func (m *mover) hold(ctx context.Context, at, f *place, c *copier) error {
 	if err := at.log.Hold(ctx); err != nil {
 		return err
 	}
+	if c.from.Truncations() != c.truncations {
+		return errTruncated
+	}
 	for f.log.LogEndOffset() < at.log.LogEndOffset() {
 		if err := c.some(ctx); err != nil {
 			return err
@@ -205,9 +212,10 @@ func (m *mover) propose(p *Partition, f *place) (known bool, err error) {
 
 // copier copies one log into another.
 type copier struct {
-	from, to *segment.Log
-	stalled  func() context.Context // ends while the disk of to does not answer
-	buf      []byte
+	from, to    *segment.Log
+	truncations int64                  // of from when the copy was begun
+	stalled     func() context.Context // ends while the disk of to does not answer
+	buf         []byte
 }
 
 // left is about how many bytes the copy is behind.

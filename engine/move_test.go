@@ -445,3 +445,39 @@ func TestReadersOfALogThatHasMoved(t *testing.T) {
 		}
 	}
 }
+
+// A log that is truncated while it is copied, as a follower's may be, and has grown to the same length since, is not taken for its copy.
+func TestTruncatedDuringAMove(t *testing.T) {
+	_, _, both := twoDirs(t)
+	e := mustOpen(t, vfs.OS(), both)
+	p := partitionOf(e, createTopic(t, e, "orders", 1, nil), 0)
+	for i := range 3 {
+		if r := produce(t, p, 1, fmt.Sprint("value ", i)); r.Err != nil {
+			t.Fatal(r.Err)
+		}
+	}
+	at, to := p.at.Load(), e.dirs[0]
+	if to == at.dir {
+		to = e.dirs[1]
+	}
+	truncations := at.log.Truncations()
+	f, err := e.mover.begin(t.Context(), p, at, to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &copier{from: at.log, to: f.log, truncations: truncations, stalled: to.dir.StallContext}
+	if err := c.some(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := at.log.Truncate(t.Context(), p.LeaderEpoch(), 2); err != nil {
+		t.Fatal(err)
+	}
+	if r := produce(t, p, 1, "another"); r.Err != nil || r.BaseOffset != 2 || f.log.LogEndOffset() != at.log.LogEndOffset() {
+		t.Fatalf("%+v", r)
+	}
+	if err := e.mover.hold(t.Context(), at, f, c); !errors.Is(err, errTruncated) || !mayPass(err) {
+		t.Errorf("%v", err)
+	}
+	at.log.Unhold()
+	e.mover.remove(p, f)
+}

@@ -93,17 +93,28 @@ func (p *Partition) Gone() bool { return p.gone.Load() }
 
 // AdvanceHighWatermark moves the high watermark up and tells who waits for that.
 func (p *Partition) AdvanceHighWatermark(offset int64) {
+	if p.RaiseHighWatermark(offset) {
+		p.TellHighWatermark()
+	}
+}
+
+// RaiseHighWatermark moves the high watermark up, and tells whether it was lower. Then TellHighWatermark is to follow. It calls nobody.
+func (p *Partition) RaiseHighWatermark(offset int64) bool {
 	for {
 		old := p.highWatermark.Load()
 		if offset <= old {
-			return
+			return false
 		}
 		if p.highWatermark.CompareAndSwap(old, offset) {
-			p.commits.reached(offset)
-			p.watchers.wake()
-			return
+			return true
 		}
 	}
+}
+
+// TellHighWatermark tells those who wait for the high watermark where it is.
+func (p *Partition) TellHighWatermark() {
+	p.commits.reached(p.HighWatermark())
+	p.watchers.wake()
 }
 
 // LowerHighWatermark moves the high watermark of a follower down, if its log is to be made shorter than that.

@@ -113,7 +113,7 @@ func (r *Role) tooFew(cfg *config.Topic) bool {
 
 // whenCommitted calls done when all replicas in sync have the record at an offset, or this node leads no longer. done must not block.
 func (p *Partition) whenCommitted(offset int64, done func(error)) {
-	if p.HighWatermark() > offset {
+	if p.HighWatermark() > offset && p.Leads() { // what another leader has committed there is perhaps another record
 		done(p.judgeCommit(nil))
 		return
 	}

@@ -110,3 +110,59 @@ func TestLeadershipLost(t *testing.T) {
 		t.Errorf("%+v", r)
 	}
 }
+
+// An append that becomes durable when another node leads is not acknowledged, whatever that one has committed at its offset.
+func TestNotCommittedUnderAnotherLeader(t *testing.T) {
+	e := openEngine(t, t.TempDir(), nil)
+	p := partitionOf(e, createTopic(t, e, "orders", 1, nil), 0)
+	p.replicator = manual{}
+	led(p, 1, 1, 2)
+	follows(p, 2)
+	p.AdvanceHighWatermark(10)
+	told := make(chan error, 1)
+	p.whenCommitted(3, func(err error) { told <- err })
+	if err := <-told; !errors.Is(err, ErrNotHere) {
+		t.Errorf("told %v", err)
+	}
+}
+
+// What concerns a partition that could not be made when its topic was is no reason to fall over.
+func TestChangeOfAPartitionThatWasNotMade(t *testing.T) {
+	e := openEngine(t, t.TempDir(), nil)
+	id := createTopic(t, e, "orders", 2, nil)
+	e.partitions.Delete(id)
+	if err := e.changePartition(e.Image().TopicByID(id), 1); err != nil {
+		t.Fatal(err)
+	}
+	if p := partitionOf(e, id, 1); !p.Leads() {
+		t.Error("it is not there")
+	}
+}
+
+// observed counts what a replicator is told.
+type observed struct {
+	Solo
+	changed *int
+}
+
+func (o observed) Changed(*Partition, Role) { *o.changed++ }
+
+// A replicator hears of another min.insync.replicas, of the topic's and of the broker's: it decides what is committed.
+func TestReplicatorHearsOfConfigs(t *testing.T) {
+	e := openEngine(t, t.TempDir(), nil)
+	p := partitionOf(e, createTopic(t, e, "orders", 1, nil), 0)
+	changed := 0
+	p.replicator = observed{changed: &changed}
+	for i, resource := range []catalog.ConfigChange{
+		{Type: catalog.ResourceTopic, Name: "orders", Configs: map[string]string{"min.insync.replicas": "2"}},
+		{Type: catalog.ResourceBroker, Configs: map[string]string{"min.insync.replicas": "3"}},
+	} {
+		result, err := e.catalog.Propose(t.Context(), catalog.AlterConfigs{Base: e.Image().Version(), Changes: []catalog.ConfigChange{resource}})
+		if err != nil || result.Errors[0] != nil {
+			t.Fatal(err, result.Errors)
+		}
+		if changed != i+1 {
+			t.Fatalf("told %d times after change %d", changed, i)
+		}
+	}
+}

@@ -47,6 +47,9 @@ type status struct {
 type joining struct {
 	Node    int32  `json:"node"`
 	Address string `json:"address"`
+	// Fresh says that the node has nothing of the metadata. If it counts as a member, it is one that has forgotten what it has voted for and what it
+	// has acknowledged: it has to begin anew, without a vote.
+	Fresh bool `json:"fresh,omitempty"`
 }
 
 // promise is to whom this node has given its word not to begin a cluster beside.
@@ -83,6 +86,11 @@ func (n *Node) registerJoining() {
 		c := n.control.Load()
 		if c == nil {
 			return nil, errors.New("this node has no metadata yet")
+		}
+		if j.Fresh {
+			if err := c.Remove(ctx, j.Node); err != nil {
+				return nil, err
+			}
 		}
 		return nil, c.Join(ctx, j.Node, j.Address)
 	})
@@ -145,7 +153,6 @@ func (n *Node) alone() bool {
 
 // Identify tells the cluster that this node belongs to, or finds one.
 func (n *Node) Identify(ctx context.Context, known string) (string, error) {
-	n.fresh = known == ""
 	switch {
 	case known != "":
 	case n.alone():
@@ -233,17 +240,17 @@ func (n *Node) mayBegin(ctx context.Context, others []status) bool {
 	return true
 }
 
-// beMember has the metadata's leader know this node at its address.
+// beMember has the metadata's leader know this node at its address. A node that has nothing of the metadata has to, before it opens its part: control is nil.
 func (n *Node) beMember(ctx context.Context, control *controller.Controller) error {
 	if n.founds {
 		return nil
 	}
-	body, err := json.Marshal(joining{Node: n.opts.Config.NodeID, Address: n.hub.Advertise()})
+	body, err := json.Marshal(joining{Node: n.opts.Config.NodeID, Address: n.hub.Advertise(), Fresh: control == nil})
 	if err != nil {
 		return err
 	}
 	return n.untilFound(ctx, "waiting for the leader of the metadata", func(others []status) (bool, error) {
-		if control.Leads() {
+		if control != nil && control.Leads() {
 			return true, nil // all by itself: the address of a voter of one cannot be told to anybody else
 		}
 		for _, s := range others {

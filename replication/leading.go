@@ -23,27 +23,34 @@ type leading struct {
 	asking  atomic.Bool // it is in the proposer's list
 	watched atomic.Bool // it is among those that time changes
 
-	mu     sync.Mutex // guards the fields below; held across no call but those of isr, which is pure, and of Push, which does not block
-	state  *isr.Leader
-	copies map[int32]*stream.Partition // by follower
-	ended  bool
+	mu      sync.Mutex                  // guards the fields below; held across no call but those of isr, which is pure, and of Push, which does not block
+	placed  *catalog.Partition          // what the catalogue says
+	state   *isr.Leader                 // nil until it begins
+	copies  map[int32]*stream.Partition // by follower
+	delayed bool                        // it begins when the log has been truncated for the leader before
+	ended   bool
 }
 
 // step changes what is known, and does what follows from it: the high watermark moves, the in-sync set is asked for.
 func (l *leading) step(change func(now time.Time)) {
 	now := l.r.now()
 	l.mu.Lock()
-	if l.ended {
+	if l.ended || l.state == nil {
 		l.mu.Unlock()
 		return
 	}
 	change(now)
-	watermark := l.state.HighWatermark()
+	l.follow(now)
+}
+
+// follow does what follows from a change. It is called with the lock, and gives that back: who waits for the high watermark is told without it.
+func (l *leading) follow(now time.Time) {
+	raised := l.p.RaiseHighWatermark(l.state.HighWatermark()) // with the lock: after end it is no longer this leadership's
 	_, wants := l.state.Wanted(now)
 	timed := !l.state.Deadline(now).IsZero()
 	l.mu.Unlock()
-	if watermark > l.p.HighWatermark() {
-		l.p.AdvanceHighWatermark(watermark)
+	if raised {
+		l.p.TellHighWatermark()
 		l.wakeCopies()
 	}
 	if wants && !l.asking.Swap(true) {
@@ -68,27 +75,56 @@ func (l *leading) appended(end int64) {
 	l.wakeCopies()
 }
 
-// assume takes over what the catalogue says, and has the partition pushed to its followers.
-func (l *leading) assume(placed *catalog.Partition, barred []int32) {
-	l.step(func(now time.Time) {
-		s := stateOf(placed, barred)
-		if l.state == nil {
-			l.state = isr.NewLeader(l.r.bounds(l.p), l.r.self, l.r.broker.Epoch(), s, l.p.LogEndOffset(), l.p.HighWatermark(), now)
-		} else {
-			l.state.Changed(s, now)
+// assume takes over what the catalogue and the configuration say, and has the partition pushed to its followers. A nil placed is as it was.
+func (l *leading) assume(placed *catalog.Partition) {
+	now := l.r.now()
+	l.mu.Lock()
+	if placed != nil {
+		l.placed = placed
+	}
+	if l.ended || l.placed == nil || l.state == nil && l.delay() {
+		l.mu.Unlock()
+		return
+	}
+	s := stateOf(l.placed, l.r.bars())
+	if l.state == nil {
+		end := l.p.LogEndOffset()
+		l.p.LowerHighWatermark(end) // a truncation may have cut a whole batch
+		l.state = isr.NewLeader(l.r.bounds(l.p), l.r.self, l.r.broker.Epoch(), s, end, l.p.HighWatermark(), now)
+	} else {
+		l.state.Changed(s, now)
+		l.state.Configure(l.r.bounds(l.p), now)
+	}
+	for follower, c := range l.copies {
+		if !slices.Contains(l.placed.Replicas, follower) || c.Epoch() != l.placed.LeaderEpoch {
+			c.Stop()
+			delete(l.copies, follower)
 		}
-		for follower, c := range l.copies {
-			if !slices.Contains(placed.Replicas, follower) || c.Epoch() != placed.LeaderEpoch {
-				c.Stop()
-				delete(l.copies, follower)
-			}
+	}
+	for _, follower := range l.placed.Replicas {
+		if follower != l.r.self && l.copies[follower] == nil {
+			l.copies[follower] = l.r.pushTo(follower).Lead(l.key, source{l.p}, l.placed.LeaderEpoch)
 		}
-		for _, follower := range placed.Replicas {
-			if follower != l.r.self && l.copies[follower] == nil {
-				l.copies[follower] = l.r.pushTo(follower).Lead(l.key, source{l.p}, placed.LeaderEpoch)
-			}
+	}
+	l.follow(now)
+}
+
+// delay tells whether the log is still being truncated for a leader before, and has assume called again when that has ended: a follower must not
+// acknowledge what is about to go. The lock is held.
+func (l *leading) delay() bool {
+	cut := l.p.Log().Truncation()
+	if cut == nil || l.delayed {
+		return cut != nil
+	}
+	l.delayed = true
+	l.r.start(func() {
+		select {
+		case <-cut:
+			l.assume(nil)
+		case <-l.r.ctx.Done():
 		}
 	})
+	return true
 }
 
 // end stops the pushing: another leads.
@@ -158,7 +194,9 @@ func (f follower) Truncate(ctx context.Context, offset int64) error {
 		return stream.ErrNotFollower
 	}
 	f.LowerHighWatermark(offset)
-	return f.Log().Truncate(ctx, f.epoch, offset)
+	err := f.Log().Truncate(ctx, f.epoch, offset)
+	f.LowerHighWatermark(f.LogEndOffset()) // a batch goes as a whole
+	return err
 }
 
 func (f follower) Reset(ctx context.Context, offset int64) error {

@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"maps"
 	"path/filepath"
@@ -21,6 +22,7 @@ import (
 	"github.com/millrace/millrace/replication/liveness"
 	"github.com/millrace/millrace/replication/peer"
 	"github.com/millrace/millrace/replication/raftlog"
+	"github.com/millrace/millrace/segment/vfs"
 )
 
 // Options say what a node is made of. TLS, Secret and Logger may be left out.
@@ -43,7 +45,7 @@ type Node struct {
 	gossip      atomic.Pointer[gossip.Gossip] // nil until it is open
 	promise     promise
 	founds      bool // this node begins the cluster
-	fresh       bool // it has nothing from before
+	fresh       bool // it may lack what a node with its id has acknowledged: it has not registered with this directory yet
 
 	transport *peer.RaftTransport
 	raft      *raftlog.Log
@@ -159,6 +161,14 @@ func (n *Node) open(ctx context.Context, home engine.Home, opts controller.Optio
 			return nil, err
 		}
 	}
+	if n.fresh, err = noteFresh(home, !member && !n.founds); err != nil {
+		return nil, err
+	}
+	if !member {
+		if err := n.beMember(ctx, nil); err != nil {
+			return nil, err
+		}
+	}
 	c, err := controller.Open(opts)
 	if err != nil {
 		return nil, err
@@ -185,6 +195,32 @@ func (n *Node) openLog(home engine.Home) (controller.Options, error) {
 		NodeID: home.NodeID, Log: n.raft, Snapshots: snapshots, Transport: n.transport,
 		Forward: forward{n.hub}, Now: n.opts.Now, Logger: n.log,
 	}, nil
+}
+
+// freshFile is there from before a node with a new directory becomes a member until it has registered: were it stopped in between, nobody would
+// know any more that what an earlier node with its id has acknowledged is not there.
+const freshFile = "unregistered"
+
+// noteFresh notes that the node is new, or finds that noted.
+func noteFresh(home engine.Home, fresh bool) (bool, error) {
+	name := filepath.Join(home.Dir, engine.ClusterFolder, freshFile)
+	if fresh {
+		return true, vfs.WriteFileAtomic(home.FS, name, nil)
+	}
+	_, err := home.FS.Stat(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// noteRegistered ends that.
+func noteRegistered(home engine.Home) error {
+	dir := filepath.Join(home.Dir, engine.ClusterFolder)
+	if err := home.FS.Remove(filepath.Join(dir, freshFile)); err != nil {
+		return err
+	}
+	return home.FS.SyncDir(dir)
 }
 
 // found begins the cluster, with what this node had while it was alone.
@@ -254,7 +290,10 @@ func (n *Node) takePart(ctx context.Context, home engine.Home, c *controller.Con
 	if err := c.Sync(ctx); err != nil {
 		return fmt.Errorf("the metadata cannot be read before a majority of its voters answers: %w", err)
 	}
-	return n.broker.Register(ctx)
+	if err := n.broker.Register(ctx); err != nil || !n.fresh {
+		return err
+	}
+	return noteRegistered(home)
 }
 
 // Start begins to follow the roles of the engine's partitions.

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -25,6 +27,7 @@ type machine struct {
 	props  map[string]string
 	known  map[int32]string // peer addresses of all, shared
 	id     int32
+	fs     vfs.FS // nil: the disk
 	node   *Node
 	engine *engine.Engine
 }
@@ -115,7 +118,10 @@ func (m *machine) listen() (err error) {
 func (m *machine) open() (err error) {
 	ctx, cancel := context.WithTimeout(m.t.Context(), 30*time.Second)
 	defer cancel()
-	m.engine, err = engine.Open(ctx, engine.Options{FS: vfs.OS(), Config: m.config(), Now: time.Now, Logger: m.logger(), Cluster: m.node})
+	if m.fs == nil {
+		m.fs = vfs.OS()
+	}
+	m.engine, err = engine.Open(ctx, engine.Options{FS: m.fs, Config: m.config(), Now: time.Now, Logger: m.logger(), Cluster: m.node})
 	if err != nil {
 		return fmt.Errorf("node %d: %w", m.id, err)
 	}
@@ -176,8 +182,8 @@ func leaderOf(t *testing.T, all []*machine, id catalog.TopicID, index int32) (le
 	return leader, p
 }
 
-// produce appends a record with acks=all.
-func produce(t *testing.T, p *engine.Partition, value string) (int64, error) {
+// record is a batch of one.
+func record(t *testing.T, value string) []byte {
 	t.Helper()
 	b := batch.NewBuilder(batch.BuilderOptions{})
 	b.Append(1000, nil, []byte(value), nil)
@@ -185,8 +191,14 @@ func produce(t *testing.T, p *engine.Partition, value string) (int64, error) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return records
+}
+
+// produce appends a record with acks=all.
+func produce(t *testing.T, p *engine.Partition, value string) (int64, error) {
+	t.Helper()
 	done := make(chan engine.ProduceResult, 1)
-	p.Produce(t.Context(), engine.Produce{Records: records, Acks: -1, RequestVersion: 9}, func(r engine.ProduceResult) { done <- r })
+	p.Produce(t.Context(), engine.Produce{Records: record(t, value), Acks: -1, RequestVersion: 9}, func(r engine.ProduceResult) { done <- r })
 	select {
 	case r := <-done:
 		return r.BaseOffset, r.Err
@@ -361,6 +373,9 @@ func TestFromOneToMany(t *testing.T) {
 	if err := alone.Close(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	if err := os.Mkdir(filepath.Join(first.props["log.dirs"], engine.ClusterFolder), 0o755); err != nil { // as when it was stopped before the cluster began
+		t.Fatal(err)
+	}
 	start(t, first)
 	start(t, all[1:]...)
 	for _, m := range all {
@@ -415,4 +430,87 @@ func TestBalance(t *testing.T) {
 		p, err := preferred.engine.Partition(id, 0)
 		return err == nil && p.Leads()
 	})
+}
+
+// A node whose directory was replaced says so when it registers, also when it was stopped before it could the first time, or the second.
+func TestReplacedDirectory(t *testing.T) {
+	all := machines(t, 3, "min.insync.replicas", "3")
+	start(t, all...)
+	settle(t, all)
+	for _, m := range all {
+		if m.node.fresh != (m.node.founds == false) {
+			t.Errorf("node %d: fresh %v, founds %v", m.id, m.node.fresh, m.node.founds)
+		}
+	}
+	id := create(t, all[0], engine.NewTopic{Name: "orders", Partitions: 1, ReplicationFactor: 3})
+	_, p := leaderOf(t, all, id, 0)
+	mustProduce(t, p, "first")
+	replaced := all[2]
+	replaced.stop()
+	inSync(t, all[0], id, 0, 2)
+	replaced.props["log.dirs"] = t.TempDir()
+	if err := replaced.listen(); err != nil {
+		t.Fatal(err)
+	}
+	disk := vfs.NewFaulty(vfs.OS(), vfs.Fault{Op: vfs.OpMkdir, Path: "snapshots"}) // when it knows its cluster already
+	replaced.fs = disk
+	if err := replaced.open(); !errors.Is(err, vfs.ErrInjected) {
+		t.Fatal(err)
+	}
+	replaced.stop()
+	disk.Heal()
+	start(t, replaced)
+	if !replaced.node.fresh {
+		t.Error("it does not say that it has nothing")
+	}
+	inSync(t, all[0], id, 0, 3)
+	note := filepath.Join(replaced.props["log.dirs"], engine.ClusterFolder, freshFile)
+	if _, err := os.Stat(note); !os.IsNotExist(err) {
+		t.Errorf("noted still: %v", err)
+	}
+	for _, fresh := range []bool{false, true} {
+		replaced.stop()
+		if fresh { // as when it is stopped between becoming a member and registering
+			if err := os.WriteFile(note, nil, 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		start(t, replaced)
+		if replaced.node.fresh != fresh {
+			t.Errorf("fresh %v, noted %v", replaced.node.fresh, fresh)
+		}
+	}
+	inSync(t, all[0], id, 0, 3)
+}
+
+// A node that has lost what it knew of the metadata has no vote, though one with its id had: with that it could help one to lead that lacks what
+// the majority has acknowledged.
+func TestReplacedVoter(t *testing.T) {
+	all := machines(t, 3)
+	start(t, all...)
+	settle(t, all)
+	leads := slices.IndexFunc(all, func(m *machine) bool { return m.node.control.Load().Leads() })
+	one, other, replaced := all[leads], all[(leads+1)%3], all[(leads+2)%3]
+	replaced.stop()
+	replaced.props["log.dirs"] = t.TempDir()
+	if err := replaced.listen(); err != nil {
+		t.Fatal(err)
+	}
+	if err := other.node.hub.Shutdown(t.Context()); err != nil { // the other one believes to lead for another moment
+		t.Fatal(err)
+	}
+	soon, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+	defer cancel()
+	options := engine.Options{FS: vfs.OS(), Config: replaced.config(), Now: time.Now, Logger: replaced.logger(), Cluster: replaced.node}
+	if e, err := engine.Open(soon, options); err == nil {
+		e.Close(t.Context())
+		t.Fatal("it has joined with the consent of one of two")
+	}
+	if one.node.control.Load().Leads() {
+		t.Error("one of three leads")
+	}
+	replaced.stop()
+	other.stop()
+	start(t, other, replaced)
+	settle(t, all)
 }

@@ -13,6 +13,7 @@ import (
 type proposer struct {
 	r    *replicator
 	wake chan struct{} // capacity one
+	said time.Time     // when it was last said that something could not be changed; of run alone
 
 	mu   sync.Mutex // guards open; never held across a call
 	open []*leading
@@ -80,7 +81,7 @@ func (p *proposer) propose(open []*leading) {
 	defer cancel()
 	result, err := p.r.engine.Catalog().Propose(ctx, command)
 	if err != nil {
-		if p.r.ctx.Err() == nil {
+		if p.r.ctx.Err() == nil && p.rarely() {
 			p.r.log.Warn("the sets of replicas in sync could not be changed: acks=all may wait until they are", "partitions", len(of), "error", err)
 		}
 		if !sleep(p.r.ctx, gather) {
@@ -96,9 +97,20 @@ func (p *proposer) propose(open []*leading) {
 	for i, l := range of {
 		if err := result.Errors[i]; err != nil {
 			l.step(func(now time.Time) { l.state.Refused(now) })
-			if !errors.Is(err, catalog.ErrConflict) && !errors.Is(err, catalog.ErrIneligibleReplica) {
+			if !errors.Is(err, catalog.ErrConflict) && !errors.Is(err, catalog.ErrIneligibleReplica) && p.rarely() {
 				p.r.log.Info("the set of replicas in sync was not changed", "partition", l.p.Name(), "error", err)
 			}
 		}
 	}
+}
+
+// rarely tells whether it is time to say again that something does not go.
+func (p *proposer) rarely() bool {
+	const pause = 10 * time.Second
+	now := p.r.now()
+	if now.Sub(p.said) < pause {
+		return false
+	}
+	p.said = now
+	return true
 }

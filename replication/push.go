@@ -33,7 +33,7 @@ func (r *replicator) pushTo(follower int32) *stream.Push {
 	cfg.Throttle = func(bytes int) time.Duration { return r.throttle(follower, bytes) }
 	p.Push = stream.NewPush(cfg, follower, observer{r, follower})
 	r.pushes[follower] = p
-	if r.ctx.Err() == nil {
+	if r.ctx.Err() == nil { // with the lock, as in start
 		r.busy.Go(func() { r.keepConnected(follower, p.Push) })
 		r.busy.Go(func() { r.bulkWhenNeeded(follower, p) })
 	}

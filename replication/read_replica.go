@@ -11,8 +11,11 @@ func (r *replicator) FollowerEnd(p *engine.Partition, broker int32) (logStart, l
 	}
 	l := have.(*leading)
 	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.state == nil {
+		return 0, 0, false
+	}
 	end := l.state.End(broker)
-	l.mu.Unlock()
 	return p.LogStartOffset(), end, end >= 0
 }
 

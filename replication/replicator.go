@@ -36,9 +36,9 @@ type replicator struct {
 	unsubscribe func()
 	busy        sync.WaitGroup
 
-	led   sync.Map      // *engine.Partition → *leading
-	byKey sync.Map      // stream.Key → *leading: whom a stream speaks of
-	timed chan *leading // those that time changes from now on
+	led   sync.Map // *engine.Partition → *leading
+	byKey sync.Map // stream.Key → *leading: whom a stream speaks of
+	clock clock
 
 	outgoing    pacer        // to followers that are far behind
 	failureSaid atomic.Int64 // when it was last said that something cannot be copied
@@ -46,12 +46,13 @@ type replicator struct {
 	mu     sync.Mutex // guards the fields below; never held across a call
 	pushes map[int32]*push
 	barred []int32 // brokers that may not be in sync
+	barsAt uint64  // version of the image that says so
 }
 
 func newReplicator(n *Node, e *engine.Engine) *replicator {
 	r := &replicator{
 		engine: e, hub: n.hub, broker: n.broker, self: n.opts.Config.NodeID, now: n.opts.Now, log: n.log,
-		timed: make(chan *leading, 1024), pushes: map[int32]*push{},
+		clock: clock{wake: make(chan struct{}, 1)}, pushes: map[int32]*push{},
 	}
 	r.ctx, r.cancel = context.WithCancel(context.Background())
 	r.config = stream.Config{
@@ -60,12 +61,14 @@ func newReplicator(n *Node, e *engine.Engine) *replicator {
 	}
 	r.receiver = stream.NewReceiver(r.config, r)
 	r.proposer = newProposer(r)
-	image := e.Image()
-	r.barred = barredIn(image)
 	r.unsubscribe = e.Catalog().Subscribe(func(_, image *catalog.Image) { r.brokers(image) })
+	r.brokers(e.Image())
 	r.busy.Go(r.proposer.run)
 	r.busy.Go(r.keepTime)
 	accept := func(ctx context.Context, c *peer.Conn) {
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		defer context.AfterFunc(r.ctx, cancel)()
 		if err := r.receiver.Serve(ctx, c); err != nil && ctx.Err() == nil {
 			r.log.Debug("a stream from a leader has ended", "leader", c.Peer().NodeID, "error", err)
 		}
@@ -80,8 +83,19 @@ func (r *replicator) close() {
 	r.hub.Handle(peer.Push, nil)
 	r.hub.Handle(peer.Bulk, nil)
 	r.unsubscribe()
-	r.cancel()
+	r.mu.Lock()
+	r.cancel() // with the lock: nothing is started behind it
+	r.mu.Unlock()
 	r.busy.Wait()
+}
+
+// start runs f in a goroutine, which close waits for; not when that was called. It does not block.
+func (r *replicator) start(f func()) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.ctx.Err() == nil {
+		r.busy.Go(f)
+	}
 }
 
 // bounds are the settings that decide who is in sync.
@@ -105,20 +119,22 @@ func (r *replicator) Changed(p *engine.Partition, role engine.Role) {
 	have, leads := r.led.Load(p)
 	switch {
 	case role.Leads && !leads:
+		r.fence(key, role.Placed.LeaderEpoch)
 		l := &leading{r: r, p: p, key: key, copies: map[int32]*stream.Partition{}}
 		r.byKey.Store(key, l) // before a follower can answer
-		l.assume(role.Placed, r.bars())
-		r.led.Store(p, l)
-		l.appended(p.LogEndOffset()) // what came meanwhile was told to nobody
+		r.led.Store(p, l)     // what is appended before assume counts there
+		l.assume(role.Placed)
 	case role.Leads:
-		have.(*leading).assume(role.Placed, r.bars())
+		have.(*leading).assume(role.Placed)
 	case leads:
 		r.drop(p, have.(*leading))
+	default:
+		r.fence(key, role.Placed.LeaderEpoch)
 	}
-	r.fence(key, role.Placed.LeaderEpoch)
 }
 
-// fence refuses what leaders of earlier epochs send. It does not wait for what is under way: the log refuses that, too.
+// fence refuses what leaders of earlier epochs send. It does not wait for what is under way: appends that are queued stay, in front of
+// what this node takes as a leader, the log refuses others, and whoever leads or follows waits for a truncation.
 func (r *replicator) fence(key stream.Key, epoch int32) {
 	ended, cancel := context.WithCancel(r.ctx)
 	cancel()
@@ -139,19 +155,21 @@ func (r *replicator) drop(p *engine.Partition, l *leading) {
 	l.end()
 }
 
-// brokers takes over who may be in sync. It is called on the metadata's goroutine.
+// brokers takes over who may be in sync, unless what it was told last is newer. It is called on the metadata's goroutine, and once before.
 func (r *replicator) brokers(image *catalog.Image) {
 	barred := barredIn(image)
 	r.mu.Lock()
-	same := slices.Equal(barred, r.barred)
-	r.barred = barred
+	same := slices.Equal(barred, r.barred) || image.Version() < r.barsAt
+	if !same {
+		r.barred = barred
+	}
+	r.barsAt = max(r.barsAt, image.Version())
 	r.mu.Unlock()
 	if same {
 		return
 	}
 	r.led.Range(func(_, v any) bool {
-		l := v.(*leading)
-		l.assume(l.p.Role().Placed, barred)
+		v.(*leading).assume(nil)
 		return true
 	})
 }
@@ -176,16 +194,12 @@ func barredIn(image *catalog.Image) []int32 {
 
 // Acked says that a follower has everything up to end on its disk.
 func (o observer) Acked(p *stream.Partition, followerEpoch, end int64) {
-	if l := o.leading(p); l != nil {
-		l.step(func(now time.Time) { l.state.Acked(o.follower, followerEpoch, end, now) })
-	}
+	o.step(p, func(l *isr.Leader, now time.Time) { l.Acked(o.follower, followerEpoch, end, now) })
 }
 
 // Lost says that the connection is broken.
 func (o observer) Lost(p *stream.Partition) {
-	if l := o.leading(p); l != nil {
-		l.step(func(now time.Time) { l.state.Lost(o.follower, now) })
-	}
+	o.step(p, func(l *isr.Leader, now time.Time) { l.Lost(o.follower, now) })
 }
 
 // Fenced says that a follower knows of a later leader: the catalogue will say so soon.
@@ -214,19 +228,18 @@ type observer struct {
 	follower int32
 }
 
-// leading is what a stream's partition belongs to; nil when this node does not lead it any more, or anew.
-func (o observer) leading(p *stream.Partition) *leading {
+// step changes what is known of what a stream's partition belongs to; nothing when this node does not lead it any more, or anew.
+func (o observer) step(p *stream.Partition, change func(l *isr.Leader, now time.Time)) {
 	have, found := o.r.byKey.Load(p.Key())
 	if !found {
-		return nil
+		return
 	}
 	l := have.(*leading)
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.copies[o.follower] != p {
-		return nil
-	}
-	return l
+	l.step(func(now time.Time) {
+		if l.copies[o.follower] == p {
+			change(l.state, now)
+		}
+	})
 }
 
 func (o observer) name(p *stream.Partition) string {
@@ -237,7 +250,7 @@ func (o observer) name(p *stream.Partition) string {
 }
 
 // Follow gives a stream the log of a partition that its leader leads.
-func (r *replicator) Follow(_ context.Context, key stream.Key, leader, epoch int32) (stream.Sink, error) {
+func (r *replicator) Follow(ctx context.Context, key stream.Key, leader, epoch int32) (stream.Sink, error) {
 	p, err := r.engine.Partition(key.TopicID, key.Partition)
 	switch {
 	case errors.Is(err, engine.ErrNotHere):
@@ -245,57 +258,22 @@ func (r *replicator) Follow(_ context.Context, key stream.Key, leader, epoch int
 	case err != nil:
 		return nil, err
 	}
+	// What an earlier leader has begun to cut, and did not wait for, must not be taken for what is here.
+	if cut := p.Log().Truncation(); cut != nil {
+		select {
+		case <-cut:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
 	switch placed := p.Role().Placed; {
 	case placed.LeaderEpoch > epoch:
 		return nil, &stream.EpochError{Current: placed.LeaderEpoch}
 	case placed.LeaderEpoch < epoch || placed.Leader != leader:
 		return nil, stream.ErrNotFollower
 	}
+	if _, leads := r.byKey.Load(key); leads {
+		return nil, stream.ErrNotFollower // it is about to hear that it does no longer
+	}
 	return follower{p, epoch}, nil
-}
-
-// keepTime lets time pass for those partitions that it changes, while there are any. It ends with close.
-func (r *replicator) keepTime() {
-	const often = 250 * time.Millisecond
-	timer := time.NewTimer(time.Hour)
-	defer timer.Stop()
-	var watched []*leading
-	for {
-		select {
-		case l := <-r.timed:
-			if watched = append(watched, l); len(watched) == 1 {
-				timer.Reset(often)
-			}
-			continue
-		case <-timer.C:
-		case <-r.ctx.Done():
-			return
-		}
-		now := r.now()
-		all := watched
-		watched = watched[:0]
-		for _, l := range all {
-			l.watched.Store(false)
-			l.mu.Lock()
-			due := !l.ended && !l.state.Deadline(now).IsZero()
-			l.mu.Unlock()
-			if due && !l.watched.Swap(true) {
-				watched = append(watched, l)
-			}
-			l.step(func(now time.Time) { l.state.Tick(now) })
-		}
-		clear(all[len(watched):])
-		if len(watched) > 0 {
-			timer.Reset(often)
-		}
-	}
-}
-
-// watch has time pass for l. It does not block.
-func (r *replicator) watch(l *leading) {
-	select {
-	case r.timed <- l:
-	default:
-		l.watched.Store(false) // the next step tries again
-	}
 }

@@ -170,9 +170,9 @@ type Log struct {
 
 	mu      sync.Mutex // guards the fields below and swaps of segments; never held across a file operation
 	pending []*Append
-	gone    error // set once the log takes no more appends
-	held    bool  // it takes none for a moment
-	paused  bool  // those that come go to later
+	gone    error         // set once the log takes no more appends
+	held    bool          // it takes none for a moment
+	resumed chan struct{} // not nil while those that come go to later; closed when they do no longer
 	later   []*Append
 	fence   int32 // appends of an older leader epoch are refused
 
@@ -310,7 +310,7 @@ func (l *Log) Append(ctx context.Context, a *Append) error {
 	first := false
 	switch {
 	case err != nil:
-	case l.paused:
+	case l.resumed != nil:
 		l.later = append(l.later, a)
 	default:
 		l.pending = append(l.pending, a)

@@ -86,20 +86,32 @@ func (l *Log) pause(leaderEpoch int32) error {
 	if err := l.refusal(); err != nil {
 		return err
 	}
-	if l.paused {
+	if l.resumed != nil {
 		return fmt.Errorf("%w: it is being truncated", ErrHeld)
 	}
 	if leaderEpoch < l.fence {
 		return fmt.Errorf("%w: %d, the current one is %d", ErrStaleEpoch, leaderEpoch, l.fence)
 	}
-	l.paused = true
+	l.resumed = make(chan struct{})
 	return nil
+}
+
+// Truncations rises with each Truncate or Reset that changes the log.
+func (l *Log) Truncations() int64 { return l.cuts.Load() }
+
+// Truncation is closed when the Truncate or Reset that is under way has ended, which may be after its caller has given up; nil when there is
+// none. After FenceBelow no other of an older epoch begins. It does not block.
+func (l *Log) Truncation() <-chan struct{} {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.resumed
 }
 
 func (l *Log) goOn() {
 	l.mu.Lock()
 	idle := len(l.pending) == 0
-	l.paused, l.pending, l.later = false, append(l.pending, l.later...), nil
+	close(l.resumed)
+	l.resumed, l.pending, l.later = nil, append(l.pending, l.later...), nil
 	schedule := idle && len(l.pending) > 0
 	l.mu.Unlock()
 	if schedule {

@@ -26,7 +26,7 @@ var rooms = map[string][]string{
 	"cli/serve":     {"server", "replication", "engine", "engine/catalog", "engine/config", "segment/vfs"},
 	"server":        {"engine", "engine/coordinator", "engine/group", "engine/catalog", "engine/config", "segment", "segment/batch", "segment/producer", "segment/bounded"},
 	"engine":        {"engine/coordinator", "engine/group", "engine/catalog", "engine/config", "segment", "segment/batch", "segment/producer", "segment/vfs"},
-	"replication":   {"engine", "engine/catalog", "engine/config", "segment", "replication/controller", "replication/gossip", "replication/isr", "replication/liveness", "replication/peer", "replication/raftlog", "replication/stream"},
+	"replication":   {"engine", "engine/catalog", "engine/config", "segment", "segment/vfs", "replication/controller", "replication/gossip", "replication/isr", "replication/liveness", "replication/peer", "replication/raftlog", "replication/stream"},
 
 	"replication/controller": {"engine/catalog", "replication/raftlog"},
 	"replication/raftlog":    {"segment/vfs"},

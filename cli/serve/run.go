@@ -66,7 +66,7 @@ func Run(s Settings, stdout, stderr io.Writer, version string) error {
 	options.Metrics = seen.server()
 	srv, err := server.New(eng, options)
 	if err != nil {
-		return errors.Join(err, closeEngine(eng, s.ShutdownTimeout))
+		return errors.Join(err, closeEngine(eng, s.ShutdownTimeout), closeNode(node, s.ShutdownTimeout))
 	}
 	var serving atomic.Bool
 	ready := func() error {
@@ -78,7 +78,7 @@ func Run(s Settings, stdout, stderr io.Writer, version string) error {
 	seen.attach(eng, srv, ready)
 	web, err := openHTTP(s.HTTP, logger, ready, seen.handler())
 	if err != nil {
-		return errors.Join(err, closeEngine(eng, s.ShutdownTimeout))
+		return errors.Join(err, closeEngine(eng, s.ShutdownTimeout), closeNode(node, s.ShutdownTimeout))
 	}
 	doors := open(srv, listeners)
 	if node != nil {

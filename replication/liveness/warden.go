@@ -28,6 +28,9 @@ type Warden struct {
 	cancel context.CancelFunc
 	done   sync.WaitGroup
 
+	pause time.Duration // before another attempt to fence somebody; of run alone, as is said
+	said  time.Time     // when it was last said that one has failed
+
 	mu     sync.Mutex // guards the fields below; never held across a call
 	judge  *Judge     // nil while another leads
 	closed bool
@@ -143,16 +146,19 @@ const askAgain = 50 * time.Millisecond
 func (w *Warden) run() {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	due := w.now()
 	for {
 		leader, known, changed := w.meta.Leadership()
-		wait := time.Hour
-		if known && leader == w.self {
-			wait = w.look()
-		} else {
+		leads, wait := known && leader == w.self, time.Hour
+		if frozen := w.now().Sub(due) > Lease/2; !leads || frozen { // what others have said while this process stood still is yet to be heard
 			w.mu.Lock()
 			w.judge = nil
 			w.mu.Unlock()
 		}
+		if leads {
+			wait = w.look()
+		}
+		due = w.now().Add(wait)
 		timer.Reset(wait)
 		select {
 		case <-w.wake:
@@ -174,7 +180,7 @@ func (w *Warden) look() time.Duration {
 			standing = append(standing, Standing{b.ID, b.Epoch})
 		case b.Incarnation != w.own: // an earlier start of this node
 			if !w.fence(Standing{b.ID, b.Epoch}) {
-				return firstPause
+				return w.pause
 			}
 		}
 	}
@@ -195,7 +201,7 @@ func (w *Warden) look() time.Duration {
 	}
 	for _, b := range overdue {
 		if !w.fence(b) {
-			return firstPause
+			return w.pause
 		}
 	}
 	switch {
@@ -207,6 +213,10 @@ func (w *Warden) look() time.Duration {
 	return time.Hour
 }
 
+// rarely is how long nothing is said of attempts that have failed after one was.
+const rarely = 10 * time.Second
+
+// fence tells whether there is nothing left to do about a broker; if not, w.pause is how long to wait.
 func (w *Warden) fence(b Standing) bool {
 	ctx, cancel := context.WithTimeout(w.ctx, proposalTime)
 	defer cancel()
@@ -214,12 +224,18 @@ func (w *Warden) fence(b Standing) bool {
 	if err == nil {
 		err = result.Errors[0]
 	}
+	w.pause = min(max(2*w.pause, firstPause), lastPause)
 	switch {
 	case err == nil:
+		w.pause = 0
 		w.log.Warn("a broker was fenced: nothing was heard of it; others lead what it led, as far as there are replicas in sync", "node", b.ID)
 	case errors.Is(err, catalog.ErrStaleBrokerEpoch):
+		w.pause = 0
 	default:
-		w.log.Warn("a broker of which nothing was heard could not be fenced", "node", b.ID, "error", err)
+		if now := w.now(); w.ctx.Err() == nil && now.Sub(w.said) >= rarely {
+			w.said = now
+			w.log.Warn("a broker of which nothing was heard could not be fenced, which is tried again; there may be more", "node", b.ID, "error", err)
+		}
 		return false
 	}
 	return true
