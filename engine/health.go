@@ -13,7 +13,7 @@ import (
 // Trouble is one thing that keeps the node from serving all of what it is asked for.
 type Trouble struct {
 	What    string  `json:"what"`                // "log directory" or "catalogue"
-	State   string  `json:"state"`               // "stalled", which ends by itself, "fenced" or "offline", which take a restart
+	State   string  `json:"state"`               // "stalled" or "waiting" (for a leader of the metadata), which end by themselves, "fenced" or "offline", which take a restart
 	Dir     string  `json:"dir"`                 // where it lies
 	Op      string  `json:"operation,omitempty"` // that has not come back, when stalled
 	File    string  `json:"file,omitempty"`      // of that operation
@@ -56,6 +56,8 @@ func trouble(what, dir string, fenced bool, err error) Trouble {
 	var stall *vfs.StallError
 	if errors.Is(err, ErrDirOffline) {
 		t.State = "offline"
+	} else if errors.Is(err, catalog.ErrNoLeader) {
+		t.State = "waiting"
 	} else if !fenced && errors.As(err, &stall) {
 		t.State, t.Op, t.File, t.Seconds = "stalled", stall.Op.String(), stall.Name, stall.Seconds()
 	}

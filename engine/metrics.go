@@ -58,6 +58,11 @@ func (g *gauge) produced(records int32, bytes int) {
 type Stats struct {
 	ProducedRecords, ProducedBytes int64 // by clients, durable, since the start
 	Topics, Partitions             int   // that the catalogue has
+	Led                            int   // partitions that this node leads
+	UnderReplicated                int   // of those, with a replica that is not in sync
+	BelowMinimum                   int   // of those, with fewer in sync than min.insync.replicas: acks=all is refused
+	Leaderless                     int   // partitions, of all that there are, that nobody leads
+	Brokers, Fenced                int   // registered brokers, and those of them that count as dead; 0 on a node that is alone
 	Groups                         coordinator.Census
 	GroupPendingBytes              int64 // records of groups on their way to the log
 	Dirs                           []DirStats
@@ -81,8 +86,36 @@ func (e *Engine) Stats(ctx context.Context) Stats {
 		Topics: img.TopicCount(), Partitions: img.PartitionCount(),
 		Groups: e.groups.Census(), GroupPendingBytes: e.groups.Stats.PendingBytes.Load(),
 	}
+	for _, b := range img.Brokers() {
+		if s.Brokers++; b.Fenced {
+			s.Fenced++
+		}
+	}
+	for topic := range img.EachTopic() {
+		e.countRoles(&s, topic)
+	}
 	for _, d := range e.dirs {
 		s.Dirs = append(s.Dirs, d.stats(ctx))
 	}
 	return s
+}
+
+// countRoles adds what this node is to the partitions of a topic, and how they are.
+func (e *Engine) countRoles(s *Stats, topic *catalog.Topic) {
+	all := e.partitionsOf(topic.ID)
+	for i := range topic.Partitions {
+		p := &topic.Partitions[i]
+		switch {
+		case p.Leader < 0:
+			s.Leaderless++
+		case p.Leader == e.NodeID():
+			s.Led++
+			if len(p.ISR) < len(p.Replicas) {
+				s.UnderReplicated++
+			}
+			if i < len(all) && all[i] != nil && all[i].offline == nil && all[i].role.Load().tooFew(all[i].Config()) {
+				s.BelowMinimum++
+			}
+		}
+	}
 }

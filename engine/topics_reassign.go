@@ -33,7 +33,7 @@ func (t Topics) Reassign(ctx context.Context, wanted []Reassignment, keepFactor 
 	var of []int
 	for i, w := range wanted {
 		p := w.in(image)
-		if errs[i] = t.checkReassignment(image, w, p, keepFactor); errs[i] != nil {
+		if errs[i] = t.checkReassignment(image, w, p); errs[i] != nil {
 			continue
 		}
 		if !p.Reassigning() && slices.Equal(p.Replicas, w.Replicas) {
@@ -68,7 +68,7 @@ func (n PartitionName) in(image *catalog.Image) *catalog.Partition {
 }
 
 // checkReassignment judges what a client wants for one partition, in Kafka's order and words.
-func (t Topics) checkReassignment(image *catalog.Image, w Reassignment, p *catalog.Partition, keepFactor bool) error {
+func (t Topics) checkReassignment(image *catalog.Image, w Reassignment, p *catalog.Partition) error {
 	switch {
 	case image.Topic(w.Topic) == nil:
 		return refuse(ErrUnknownTopic, fmt.Sprintf("Unable to find a topic named %s.", w.Topic))
@@ -79,13 +79,7 @@ func (t Topics) checkReassignment(image *catalog.Image, w Reassignment, p *catal
 	case w.Replicas == nil:
 		return nil
 	}
-	if err := checkReplicas(t.registered(image), w.Replicas, 0); err != nil {
-		return err
-	}
-	if have := finalFactor(p); keepFactor && have != len(w.Replicas) {
-		return factorChanged(have, len(w.Replicas))
-	}
-	return nil
+	return checkReplicas(t.registered(image), w.Replicas, 0)
 }
 
 // finalFactor is how many replicas a partition has when no reassignment is in progress any more.
@@ -99,11 +93,7 @@ func finalFactor(p *catalog.Partition) int {
 	return n
 }
 
-func factorChanged(from, to int) error {
-	return refuse(ErrInvalidReplicationFactor, fmt.Sprintf("The replication factor is changed from %d to %d", from, to))
-}
-
-// reassignmentError puts the catalogue's verdict into Kafka's words. Most of it has been judged before: then something has changed meanwhile.
+// reassignmentError puts the catalogue's verdict into Kafka's words. Some of it has been judged before: then something has changed meanwhile.
 func reassignmentError(image *catalog.Image, w Reassignment, err error) error {
 	switch {
 	case errors.Is(err, catalog.ErrUnknownTopic):
@@ -115,7 +105,7 @@ func reassignmentError(image *catalog.Image, w Reassignment, err error) error {
 		return refuse(ErrInvalidAssignment, "The manual partition assignment includes a broker that is not registered any more.")
 	case errors.Is(err, catalog.ErrFactorChanged):
 		if p := w.in(image); p != nil {
-			return factorChanged(finalFactor(p), len(w.Replicas))
+			return refuse(ErrInvalidReplicationFactor, fmt.Sprintf("The replication factor is changed from %d to %d", finalFactor(p), len(w.Replicas)))
 		}
 		return refuse(ErrInvalidReplicationFactor, "")
 	case errors.Is(err, catalog.ErrNoReassignment):

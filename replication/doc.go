@@ -1,10 +1,5 @@
-// Package replication is the room for what spans nodes: discovery by gossip,
-// the controller on Raft (metadata only), and the streams by which a leader pushes
-// records to its followers. It plugs into the engine by implementing
-// engine.Replicator, which decides when an append counts as committed; a node
-// that is alone uses engine.Solo and needs nothing from here.
-//
-// A millrace of this version is one node. Built so far, and used by nothing yet: the metadata
-// of several nodes (replication/controller, on replication/raftlog), and how nodes reach and find one another (replication/peer,
-// replication/gossip).
+// Package replication makes a node one of several. It is what the engine declares as Cluster and
+// Replicator, and puts the rooms below together: connections between nodes (peer), who is there (gossip,
+// liveness), the catalogue over Raft (controller), and the streams by which leaders push records to their
+// followers (stream, isr). A node that is alone uses engine.Solo and needs nothing from here.
 package replication

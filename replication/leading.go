@@ -158,7 +158,7 @@ func (f follower) Truncate(ctx context.Context, offset int64) error {
 		return stream.ErrNotFollower
 	}
 	f.LowerHighWatermark(offset)
-	return f.Log().Truncate(ctx, offset)
+	return f.Log().Truncate(ctx, f.epoch, offset)
 }
 
 func (f follower) Reset(ctx context.Context, offset int64) error {
@@ -166,7 +166,7 @@ func (f follower) Reset(ctx context.Context, offset int64) error {
 		return stream.ErrNotFollower
 	}
 	f.LowerHighWatermark(offset)
-	return f.Log().Reset(ctx, offset)
+	return f.Log().Reset(ctx, f.epoch, offset)
 }
 
 func (f follower) MoveStart(ctx context.Context, offset int64) error {

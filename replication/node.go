@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"maps"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -50,6 +51,7 @@ type Node struct {
 	broker    *liveness.Broker
 	warden    *liveness.Warden
 	copies    *replicator
+	running   sync.WaitGroup
 	ctx       context.Context // ends with Close
 	cancel    context.CancelFunc
 }
@@ -112,6 +114,7 @@ func (n *Node) ping(context.Context, peer.Identity, []byte) ([]byte, error) {
 type metadata struct {
 	*controller.Controller
 	log *raftlog.Log
+	hub *peer.Hub
 }
 
 // Close ends this node's part in the metadata. It waits for the disk.
@@ -164,7 +167,7 @@ func (n *Node) open(ctx context.Context, home engine.Home, opts controller.Optio
 	if err := n.takePart(ctx, home, c); err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
-	return metadata{c, n.raft}, nil
+	return metadata{c, n.raft, n.hub}, nil
 }
 
 // openLog opens what is kept of the metadata.
@@ -230,8 +233,9 @@ func withDefaults(image *catalog.Image, cfg *config.Broker) (*catalog.Image, err
 func (n *Node) takePart(ctx context.Context, home engine.Home, c *controller.Controller) error {
 	n.broker = liveness.NewBroker(c, n.hub, catalog.Broker{
 		ID: home.NodeID, Incarnation: n.incarnation, Peer: n.hub.Advertise(), Rack: n.opts.Config.Rack,
-		Endpoints: n.opts.Endpoints, Dirs: home.DirIDs, Features: []catalog.FeatureRange{{Name: catalog.FeatureELR, Min: 0, Max: 1}},
+		Endpoints: n.opts.Endpoints, Dirs: home.DirIDs, Features: engine.SupportedFeatures(),
 	}, n.fresh, n.opts.Now, n.log)
+	n.answerQuorum(c)
 	n.warden = liveness.NewWarden(c, n.hub, home.NodeID, n.incarnation, n.opts.Now, n.log)
 	n.hub.Register(liveness.HeartbeatMethod, func(_ context.Context, _ peer.Identity, body []byte) ([]byte, error) {
 		return nil, n.warden.Heard(body)
@@ -260,7 +264,12 @@ func (n *Node) Start(e *engine.Engine) engine.Replicator {
 }
 
 // Serve has this node take part: it may lead from when it returns.
-func (n *Node) Serve(ctx context.Context) error { return n.broker.Serve(ctx) }
+func (n *Node) Serve(ctx context.Context) error {
+	if n.opts.Config.LeaderRebalance {
+		n.running.Go(func() { n.balance(n.ctx) })
+	}
+	return n.broker.Serve(ctx)
+}
 
 // Leave has others lead what this node leads. The engine must still be open.
 func (n *Node) Leave(ctx context.Context) error {
@@ -280,6 +289,7 @@ func (n *Node) StopCopying() {
 // Close ends it, when the engine is closed. It waits until ctx ends.
 func (n *Node) Close(ctx context.Context) error {
 	n.cancel()
+	n.running.Wait()
 	n.StopCopying()
 	if n.warden != nil {
 		n.warden.Close()
@@ -288,5 +298,8 @@ func (n *Node) Close(ctx context.Context) error {
 	if n.transport != nil {
 		err = n.transport.Close()
 	}
-	return errors.Join(err, n.gossip.Load().Leave(ctx), n.gossip.Load().Close(), n.hub.Shutdown(ctx))
+	if failed := n.gossip.Load().Leave(ctx); failed != nil { // those that leave at the same time hear nothing any more
+		n.log.Info("no other node could be told that this one leaves", "error", failed)
+	}
+	return errors.Join(err, n.gossip.Load().Close(), n.hub.Shutdown(ctx))
 }

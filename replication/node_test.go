@@ -397,3 +397,22 @@ func TestFromOneToMany(t *testing.T) {
 		t.Errorf("alone again: %v", err)
 	}
 }
+
+// Leaders go back to where they belong.
+func TestBalance(t *testing.T) {
+	all := machines(t, 3, "auto.leader.rebalance.enable", "true", "leader.imbalance.check.interval.seconds", "1")
+	start(t, all...)
+	settle(t, all)
+	id := create(t, all[0], engine.NewTopic{Name: "orders", Partitions: 1, ReplicationFactor: 3})
+	preferred, _ := leaderOf(t, all, id, 0)
+	preferred.stop()
+	next, _ := leaderOf(t, all, id, 0)
+	if next == preferred {
+		t.Fatal("nobody else leads")
+	}
+	start(t, preferred)
+	eventually(t, "the preferred leader leads again", func() bool {
+		p, err := preferred.engine.Partition(id, 0)
+		return err == nil && p.Leads()
+	})
+}

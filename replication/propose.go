@@ -83,7 +83,9 @@ func (p *proposer) propose(open []*leading) {
 		if p.r.ctx.Err() == nil {
 			p.r.log.Warn("the sets of replicas in sync could not be changed: acks=all may wait until they are", "partitions", len(of), "error", err)
 		}
-		sleep(p.r.ctx, gather)
+		if !sleep(p.r.ctx, gather) {
+			return // otherwise run would never see the end
+		}
 		for _, l := range of { // perhaps it was done: the same is proposed until that is known
 			if !l.asking.Swap(true) {
 				p.add(l)

@@ -11,7 +11,8 @@ import (
 // push is the streams to one follower, and the goroutines that keep them connected.
 type push struct {
 	*stream.Push
-	bulk chan struct{} // a bulk stream is needed; capacity one
+	bulk     chan struct{} // a bulk stream is needed; capacity one
+	incoming pacer         // of the follower
 }
 
 // pushTo gives the streams to a follower, and makes them when there are none.
@@ -29,6 +30,7 @@ func (r *replicator) pushTo(follower int32) *stream.Push {
 		default:
 		}
 	}
+	cfg.Throttle = func(bytes int) time.Duration { return r.throttle(follower, bytes) }
 	p.Push = stream.NewPush(cfg, follower, observer{r, follower})
 	r.pushes[follower] = p
 	if r.ctx.Err() == nil {

@@ -40,6 +40,7 @@ type replicator struct {
 	byKey sync.Map      // stream.Key → *leading: whom a stream speaks of
 	timed chan *leading // those that time changes from now on
 
+	outgoing    pacer        // to followers that are far behind
 	failureSaid atomic.Int64 // when it was last said that something cannot be copied
 
 	mu     sync.Mutex // guards the fields below; never held across a call

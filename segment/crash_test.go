@@ -86,9 +86,9 @@ func (h *history) cut(t *testing.T, l *Log, to int64, reset bool) {
 	}
 	err := error(nil)
 	if reset {
-		err = l.Reset(context.Background(), to)
+		err = l.Reset(context.Background(), 0, to)
 	} else {
-		err = l.Truncate(context.Background(), to)
+		err = l.Truncate(context.Background(), 0, to)
 	}
 	if err != nil {
 		t.Fatal(err)

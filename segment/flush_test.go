@@ -165,3 +165,21 @@ func TestAFullJournalWaitsForAllPortions(t *testing.T) {
 	}
 	mustHold(t, fs.Crash(1, 0), len(all), 10)
 }
+
+// A close does not touch the files of logs that a flush has brought everything into.
+func TestCloseLeavesWhatIsFlushed(t *testing.T) {
+	const logs = 5
+	faulty := vfs.NewFaulty(newMem(t))
+	d := openDir(t, faulty, inTurns)
+	all := d.openLogs(t, logs)
+	d.flush(t)
+	all[0].mustAppend(t, makeBatch(t, 1, "second", 1))
+	count := func() int {
+		return faulty.Count(vfs.OpOpen, "*.log") + faulty.Count(vfs.OpWrite, "*.log") + faulty.Count(vfs.OpTruncate, "*.log")
+	}
+	before := count()
+	d.close(t)
+	if n := count() - before; n < 1 || n > 3 {
+		t.Errorf("%d operations on the files of logs, one of which had something to write", n)
+	}
+}

@@ -109,7 +109,7 @@ func TestFollowerMovesItsStart(t *testing.T) {
 	if err := l.DeleteRecordsBefore(context.Background(), 50); !errors.Is(err, ErrOffsetOutOfRange) {
 		t.Errorf("%v", err)
 	}
-	if err := l.Reset(context.Background(), 50); err != nil {
+	if err := l.Reset(context.Background(), 0, 50); err != nil {
 		t.Fatal(err)
 	}
 	if r := l.keep(keptBatch(t, 50, 2, 4, -1, 0)); r.Err != nil || l.LogStartOffset() != 50 || l.LogEndOffset() != 52 {

@@ -20,16 +20,16 @@ import (
 //
 // It waits for the disk, at most until ctx ends or the directory is stalled (ErrStalled). After such an error, or ErrClosed,
 // the log may be cut or not, or be cut later, but never what is appended after the return. ErrHeld while the log is held, or another call is
-// under way. Other errors say that nothing was done, but for an ErrFenced: the next open finds out whether
+// under way; ErrStaleEpoch when the leader that has it cut was succeeded (see FenceBelow). Other errors say that nothing was done, but for an ErrFenced: the next open finds out whether
 // the log is to be cut, and does it.
-func (l *Log) Truncate(ctx context.Context, offset int64) error {
-	return l.shorten(ctx, offset, func() (*cut, error) { return l.planCut(offset) })
+func (l *Log) Truncate(ctx context.Context, leaderEpoch int32, offset int64) error {
+	return l.shorten(ctx, leaderEpoch, offset, func() (*cut, error) { return l.planCut(offset) })
 }
 
 // Reset drops all that the log holds, leader epochs and producers included, and has it begin anew, empty, at offset, which may lie
 // before or behind all that it had. It is durable when it returns. Otherwise as Truncate.
-func (l *Log) Reset(ctx context.Context, offset int64) error {
-	return l.shorten(ctx, offset, func() (*cut, error) {
+func (l *Log) Reset(ctx context.Context, leaderEpoch int32, offset int64) error {
+	return l.shorten(ctx, leaderEpoch, offset, func() (*cut, error) {
 		if len(*l.segments.Load()) == 0 && l.LogStartOffset() == offset && l.LogEndOffset() == offset {
 			return nil, nil
 		}
@@ -38,7 +38,7 @@ func (l *Log) Reset(ctx context.Context, offset int64) error {
 }
 
 // shorten has the janitor carry out what plan gives, with appends kept waiting. nil is nothing.
-func (l *Log) shorten(ctx context.Context, offset int64, plan func() (*cut, error)) error {
+func (l *Log) shorten(ctx context.Context, leaderEpoch int32, offset int64, plan func() (*cut, error)) error {
 	d := l.dir
 	if offset < 0 {
 		return fmt.Errorf("%w: %d", ErrOffsetOutOfRange, offset)
@@ -48,7 +48,7 @@ func (l *Log) shorten(ctx context.Context, offset int64, plan func() (*cut, erro
 	if err := d.Err(); err != nil {
 		return err // the janitor's queue must not grow meanwhile
 	}
-	if err := l.pause(); err != nil {
+	if err := l.pause(leaderEpoch); err != nil {
 		return err
 	}
 	var taken atomic.Bool // by the janitor, or by us who wait no longer
@@ -56,6 +56,9 @@ func (l *Log) shorten(ctx context.Context, offset int64, plan func() (*cut, erro
 	d.toJanitor(func() {
 		if taken.CompareAndSwap(false, true) {
 			err := l.shortenNow(plan)
+			if l.outdated { // the committer, which may have a round to go, would put them where the log ended before
+				d.committer.refuse(l, l.refuse(ErrClosed), ErrClosed)
+			}
 			l.goOn()
 			done <- err
 		}
@@ -75,8 +78,9 @@ func (l *Log) shorten(ctx context.Context, offset int64, plan func() (*cut, erro
 	return err
 }
 
-// pause has appends that come from now on wait, until goOn.
-func (l *Log) pause() error {
+// pause has appends that come from now on wait, until goOn. A leader who was succeeded has nothing to cut any more; once it
+// is paused, what the next one appends comes behind.
+func (l *Log) pause(leaderEpoch int32) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if err := l.refusal(); err != nil {
@@ -84,6 +88,9 @@ func (l *Log) pause() error {
 	}
 	if l.paused {
 		return fmt.Errorf("%w: it is being truncated", ErrHeld)
+	}
+	if leaderEpoch < l.fence {
+		return fmt.Errorf("%w: %d, the current one is %d", ErrStaleEpoch, leaderEpoch, l.fence)
 	}
 	l.paused = true
 	return nil

@@ -19,12 +19,12 @@ import (
 // of it; and what is appended then, of a newer epoch, is what is there after another power cut.
 func TestCrashAtEveryOperationOfATruncation(t *testing.T) {
 	cuts := map[string]func(l *Log) error{
-		"the last batch":     func(l *Log) error { return l.Truncate(context.Background(), 39) },
-		"of some segments":   func(l *Log) error { return l.Truncate(context.Background(), 17) },
-		"all":                func(l *Log) error { return l.Truncate(context.Background(), 1) },
-		"reset to before":    func(l *Log) error { return l.Reset(context.Background(), 3) },
-		"reset within":       func(l *Log) error { return l.Reset(context.Background(), 20) },
-		"reset to behind it": func(l *Log) error { return l.Reset(context.Background(), 100) },
+		"the last batch":     func(l *Log) error { return l.Truncate(context.Background(), 0, 39) },
+		"of some segments":   func(l *Log) error { return l.Truncate(context.Background(), 0, 17) },
+		"all":                func(l *Log) error { return l.Truncate(context.Background(), 0, 1) },
+		"reset to before":    func(l *Log) error { return l.Reset(context.Background(), 0, 3) },
+		"reset within":       func(l *Log) error { return l.Reset(context.Background(), 0, 20) },
+		"reset to behind it": func(l *Log) error { return l.Reset(context.Background(), 0, 100) },
 	}
 	ways := map[string]func(*DirOptions){
 		"straight": straightOnly, "by journal": byJournal, "checkpoints": often,
@@ -198,9 +198,9 @@ func TestAppendsWaitForATruncation(t *testing.T) {
 	hold, reached := make(chan struct{}), make(chan struct{})
 	faulty.Inject(vfs.Fault{Op: vfs.OpSync, Path: "truncation.tmp", Nth: 1, Stall: hold, Do: func() { close(reached) }})
 	cut := make(chan error, 1)
-	go func() { cut <- l.Truncate(context.Background(), 20) }()
+	go func() { cut <- l.Truncate(context.Background(), 0, 20) }()
 	<-reached
-	if err := l.Truncate(context.Background(), 10); !errors.Is(err, ErrHeld) {
+	if err := l.Truncate(context.Background(), 0, 10); !errors.Is(err, ErrHeld) {
 		t.Errorf("another one meanwhile: %v", err)
 	}
 	appended := make(chan Result, 1)
@@ -246,7 +246,7 @@ func TestTruncateIsGivenUp(t *testing.T) {
 			<-busy
 			cancel()
 		}
-		if err := l.Truncate(ctx, 20); !errors.Is(err, context.Canceled) {
+		if err := l.Truncate(ctx, 0, 20); !errors.Is(err, context.Canceled) {
 			t.Errorf("%v", err)
 		}
 		appended := make(chan Result, 1)
@@ -279,7 +279,7 @@ func TestTruncateOnABadDisk(t *testing.T) {
 					fill(t, l, 0, 40)
 					before := l.sight(t).String()
 					faulty.Inject(vfs.Fault{Op: op, Path: path, Err: cause})
-					err := l.Truncate(context.Background(), 20)
+					err := l.Truncate(context.Background(), 0, 20)
 					faulty.Heal()
 					switch {
 					case err == nil:
@@ -319,7 +319,7 @@ func TestCloseDuringATruncation(t *testing.T) {
 		faulty := vfs.NewFaulty(fs)
 		d := openDir(t, faulty)
 		l := d.open(t, "orders", 0, DefaultLogConfig())
-		if err := l.Reset(context.Background(), 0); err != nil {
+		if err := l.Reset(context.Background(), 0, 0); err != nil {
 			t.Fatal(err)
 		}
 		fill(t, l, 0, 40)
@@ -327,7 +327,7 @@ func TestCloseDuringATruncation(t *testing.T) {
 		hold, reached := make(chan struct{}), make(chan struct{})
 		faulty.Inject(vfs.Fault{Op: vfs.OpSync, Path: at, Nth: 1, Stall: hold, Do: func() { close(reached) }})
 		cut := make(chan error, 1)
-		go func() { cut <- l.Truncate(context.Background(), 20) }()
+		go func() { cut <- l.Truncate(context.Background(), 0, 20) }()
 		<-reached
 		refused := make(chan error, 1)
 		if err := l.Append(context.Background(), &Append{Batches: makeBatch(t, 1, "x", 1), Done: func(r Result) { refused <- r.Err }}); err != nil {

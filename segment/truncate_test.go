@@ -16,7 +16,7 @@ import (
 
 func (l *Log) mustTruncate(t testing.TB, offset int64) {
 	t.Helper()
-	if err := l.Truncate(context.Background(), offset); err != nil {
+	if err := l.Truncate(context.Background(), 0, offset); err != nil {
 		t.Fatalf("truncate to %d: %v", offset, err)
 	}
 }
@@ -203,7 +203,7 @@ func TestReset(t *testing.T) {
 			if err := l.DeleteRecordsBefore(context.Background(), 15); err != nil {
 				t.Fatal(err)
 			}
-			if err := l.Reset(context.Background(), to); err != nil {
+			if err := l.Reset(context.Background(), 0, to); err != nil {
 				t.Fatal(err)
 			}
 			look := func(fs vfs.FS, end int64, records int) {
@@ -253,7 +253,7 @@ func TestTruncateBeforeTheStart(t *testing.T) {
 	}
 	d := openDir(t, newMem(t))
 	defer d.close(t)
-	if err := d.open(t, "orders", 0, smallSegments()).Truncate(context.Background(), -1); !errors.Is(err, ErrOffsetOutOfRange) {
+	if err := d.open(t, "orders", 0, smallSegments()).Truncate(context.Background(), 0, -1); !errors.Is(err, ErrOffsetOutOfRange) {
 		t.Errorf("%v", err)
 	}
 }
@@ -265,13 +265,13 @@ func TestTruncateOfAnEmptyLog(t *testing.T) {
 	l := d.open(t, "orders", 0, DefaultLogConfig())
 	l.mustTruncate(t, 0)
 	l.mustTruncate(t, 7)
-	if err := l.Reset(context.Background(), 0); err != nil {
+	if err := l.Reset(context.Background(), 0, 0); err != nil {
 		t.Fatal(err)
 	}
 	if entries, err := fs.ReadDir("data/topics"); err != nil || len(entries) > 0 {
 		t.Errorf("%v %v", entries, err)
 	}
-	if err := l.Reset(context.Background(), 50); err != nil {
+	if err := l.Reset(context.Background(), 0, 50); err != nil {
 		t.Fatal(err)
 	}
 	d.close(t)
@@ -370,4 +370,28 @@ func TestFilesOfWhatWasCutGo(t *testing.T) {
 		}
 		d.close(t)
 	}
+}
+
+// A leader who was succeeded cuts nothing, and appends nothing: what its successor has appended stays.
+func TestFenceOfEarlierLeaders(t *testing.T) {
+	d := openDir(t, newMem(t))
+	l := d.open(t, "orders", 0, smallSegments())
+	fill(t, l, 0, 10)
+	l.FenceBelow(7)
+	if err := l.Truncate(context.Background(), 6, 5); !errors.Is(err, ErrStaleEpoch) {
+		t.Errorf("truncate: %v", err)
+	}
+	if err := l.Reset(context.Background(), 6, 5); !errors.Is(err, ErrStaleEpoch) {
+		t.Errorf("reset: %v", err)
+	}
+	for _, keep := range []bool{true, false} {
+		a := &Append{Batches: keptBatch(t, 10, 1, 6, -1, 0), LeaderEpoch: 6, Keep: keep, Done: func(Result) { t.Error("done") }}
+		if err := l.Append(context.Background(), a); !errors.Is(err, ErrStaleEpoch) {
+			t.Errorf("append, keep %v: %v", keep, err)
+		}
+	}
+	if err := l.Truncate(context.Background(), 7, 4); err != nil || l.LogEndOffset() != 4 {
+		t.Errorf("the leader's: %d, %v", l.LogEndOffset(), err)
+	}
+	d.close(t)
 }

@@ -4,9 +4,9 @@ import (
 	"context"
 	"path/filepath"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/millrace/millrace/engine"
 	"github.com/millrace/millrace/engine/catalog"
@@ -17,6 +17,7 @@ import (
 type fakeCluster struct {
 	engine.Solo
 	racks   map[int32]string // of the brokers; each is registered and active
+	mu      sync.Mutex       // guards ends
 	ends    map[int32]int64  // how far followers are, of every partition
 	quorum  *engine.Quorum   // nil: it cannot tell
 	failing atomic.Pointer[error]
@@ -63,8 +64,17 @@ func (f *fakeCluster) Open(ctx context.Context, home engine.Home) (m engine.Meta
 func (f *fakeCluster) Start(*engine.Engine) engine.Replicator { return f }
 
 func (f *fakeCluster) FollowerEnd(_ *engine.Partition, broker int32) (int64, int64, bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	end, known := f.ends[broker]
 	return 0, end, known
+}
+
+// has says how far a follower is.
+func (f *fakeCluster) has(broker int32, end int64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.ends[broker] = end
 }
 
 func (f *fakeCluster) Propose(ctx context.Context, cmd catalog.Command) (catalog.Result, error) {
@@ -131,15 +141,3 @@ var _ interface {
 	engine.FollowerEnds
 	engine.LeaderTeller
 } = (*fakeCluster)(nil)
-
-// eventually waits for what happens on another goroutine.
-func eventually(t *testing.T, what string, is func() bool) {
-	t.Helper()
-	for range 500 {
-		if is() {
-			return
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
-	t.Fatal("never: " + what)
-}

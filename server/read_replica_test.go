@@ -41,7 +41,9 @@ func TestPreferredReadReplica(t *testing.T) {
 		if code := c.produced(topic, "a", "b", "c"); code != 0 {
 			t.Fatal("produce:", code)
 		}
-		f.ends = map[int32]int64{2: 2, 3: 3, 5: 3} // 5 is no replica, 4 has not spoken
+		for id, end := range map[int32]int64{2: 2, 3: 3, 5: 3} { // 5 is no replica, 4 has not spoken
+			f.has(id, end)
+		}
 		for _, test := range []struct {
 			name    string
 			version int16
@@ -81,8 +83,9 @@ func TestPreferredReadReplica(t *testing.T) {
 		if selector == "" {
 			continue
 		}
-		f.ends[2] = 3
-		f.fence(t, 3) // and it leaves the in-sync set
+		f.has(2, 3)
+		me, _ := f.Image().Broker(1)
+		f.do(t, catalog.ChangeISR{Broker: 1, BrokerEpoch: me.Epoch, Changes: []catalog.ISRChange{{Topic: topic.ID, ISR: []int32{1, 2}}}})
 		if p := c.fetched(fetchFrom(11, topic, "b", 0, 0)); p.PreferredReadReplica != 2 {
 			t.Errorf("without 3: %d", p.PreferredReadReplica)
 		}
@@ -102,7 +105,7 @@ func TestPreferredReadReplicaInASession(t *testing.T) {
 	f := newFakeCluster(map[int32]string{1: "a", 2: "b"})
 	_, addr := startServerIn(t, f, nil, "replica.selector.class", config.RackAwareSelector)
 	topic := f.place(t, "orders", []int32{1, 2})
-	f.ends[2] = 0
+	f.has(2, 0)
 	c := dialRaw(t, addr)
 	req := fetchFrom(12, topic, "b", 0, 0)
 	req.SessionEpoch = 0

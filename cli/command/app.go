@@ -72,6 +72,7 @@ func newApp(s Streams, b Build) *cli.App {
 		Commands: []*cli.Command{
 			serveCommand(e),
 			topicCommand(e),
+			clusterCommand(e),
 			produceCommand(e),
 			consumeCommand(e),
 			segmentCommand(e),

@@ -52,15 +52,28 @@ the answer was no.`,
 
 // stepRow is a step as JSON.
 type stepRow struct {
-	Partition string `json:"partition,omitempty"`
-	Do        string `json:"do"`
-	File      string `json:"file"`
-	Position  *int64 `json:"position,omitempty"`
-	Bytes     int64  `json:"bytes,omitempty"`
-	First     *int64 `json:"first_offset,omitempty"`
-	Last      *int64 `json:"last_offset,omitempty"`
-	Records   int64  `json:"intact_records,omitempty"`
-	Why       string `json:"why"`
+	Partition string     `json:"partition,omitempty"`
+	Do        string     `json:"do"`
+	File      string     `json:"file"`
+	Position  *int64     `json:"position,omitempty"`
+	Bytes     int64      `json:"bytes,omitempty"`
+	Lost      []rangeRow `json:"offsets,omitempty"`
+	Records   int64      `json:"intact_records,omitempty"`
+	Why       string     `json:"why"`
+}
+
+type rangeRow struct {
+	First int64 `json:"first"`
+	Last  int64 `json:"last"`
+}
+
+// rangesText writes ranges of offsets.
+func rangesText(list []inspect.OffsetRange) string {
+	var words []string
+	for _, r := range list {
+		words = append(words, offsetRange(r.First, r.Last))
+	}
+	return strings.Join(words, ",")
 }
 
 func stepRowOf(s inspect.Step) stepRow {
@@ -68,8 +81,8 @@ func stepRowOf(s inspect.Step) stepRow {
 	if s.Position >= 0 {
 		r.Position = &s.Position
 	}
-	if s.Lost() > 0 {
-		r.First, r.Last = &s.FirstOffset, &s.LastOffset
+	for _, lost := range s.Offsets {
+		r.Lost = append(r.Lost, rangeRow{lost.First, lost.Last})
 	}
 	return r
 }
@@ -232,7 +245,12 @@ func (e *env) writePlan(w io.Writer, p *inspect.Place, plan *inspect.Plan, salva
 			cost = append(cost, count(s.Bytes, "byte"))
 		}
 		if s.Lost() > 0 {
-			cost = append(cost, plural("offset", s.Lost() > 1)+" "+offsetRange(s.FirstOffset, s.LastOffset))
+			const few = 6
+			list := s.Offsets[:min(len(s.Offsets), few)]
+			cost = append(cost, plural("offset", s.Lost() > 1)+" "+rangesText(list))
+			if more := len(s.Offsets) - len(list); more > 0 {
+				cost = append(cost, count(more, "further range"))
+			}
 		}
 		if s.Records > 0 {
 			cost = append(cost, count(s.Records, "intact record"))
@@ -260,14 +278,11 @@ func (e *env) writePlan(w io.Writer, p *inspect.Place, plan *inspect.Plan, salva
 // writePlanTabs shows the plan to other programs.
 func writePlanTabs(w io.Writer, plan *inspect.Plan) {
 	for _, s := range plan.Steps {
-		position, offsets := "", ""
+		position := ""
 		if s.Position >= 0 {
 			position = strconv.FormatInt(s.Position, 10)
 		}
-		if s.Lost() > 0 {
-			offsets = offsetRange(s.FirstOffset, s.LastOffset)
-		}
-		fmt.Fprintln(w, strings.Join([]string{"step", s.Partition, s.Do, s.File, position, strconv.FormatInt(s.Bytes, 10), offsets, strconv.FormatInt(s.Records, 10), s.Why}, "\t"))
+		fmt.Fprintln(w, strings.Join([]string{"step", s.Partition, s.Do, s.File, position, strconv.FormatInt(s.Bytes, 10), rangesText(s.Offsets), strconv.FormatInt(s.Records, 10), s.Why}, "\t"))
 	}
 	for _, f := range plan.Left {
 		writeFinding(w, "plain", f)

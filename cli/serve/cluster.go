@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"os"
-	"strings"
 	"time"
 
 	"github.com/millrace/millrace/engine"
@@ -25,17 +23,15 @@ func openNode(broker *config.Broker, listeners []net.Listener, logger *slog.Logg
 	if err != nil {
 		return nil, err
 	}
-	var secret []byte
-	if broker.PeerSecretFile != "" {
-		text, err := os.ReadFile(broker.PeerSecretFile)
-		if err != nil {
-			return nil, &ConfigError{fmt.Errorf("peer.secret.file: %w", err)}
-		}
-		if secret = []byte(strings.TrimSpace(string(text))); len(secret) == 0 {
-			return nil, &ConfigError{fmt.Errorf("peer.secret.file: %s is empty", broker.PeerSecretFile)}
-		}
+	secret, err := peerSecret(broker)
+	if err != nil {
+		return nil, err
 	}
-	node, err := replication.New(replication.Options{Config: broker, Endpoints: endpoints, Secret: secret, Now: time.Now, Logger: logger})
+	certificates, err := peerTLS(broker)
+	if err != nil {
+		return nil, err
+	}
+	node, err := replication.New(replication.Options{Config: broker, Endpoints: endpoints, Secret: secret, TLS: certificates, Now: time.Now, Logger: logger})
 	if err != nil {
 		return nil, fmt.Errorf("--peer-listen %s: %w", broker.PeerListener, err)
 	}

@@ -84,6 +84,12 @@ var readings = []reading{
 
 	gauge("millrace_topics", "Topics, internal ones included.", func(s *snapshot) float64 { return float64(s.engine.Topics) }),
 	gauge("millrace_partitions", "Partitions of all topics.", func(s *snapshot) float64 { return float64(s.engine.Partitions) }),
+	gauge("millrace_partitions_led", "Partitions that this node leads.", func(s *snapshot) float64 { return float64(s.engine.Led) }),
+	gauge("millrace_partitions_under_replicated", "Partitions that this node leads and of which a replica is not in sync.", func(s *snapshot) float64 { return float64(s.engine.UnderReplicated) }),
+	gauge("millrace_partitions_below_minimum", "Partitions that this node leads and of which fewer replicas are in sync than min.insync.replicas: acks=all is refused.", func(s *snapshot) float64 { return float64(s.engine.BelowMinimum) }),
+	gauge("millrace_partitions_without_leader", "Partitions of the whole cluster that nobody leads.", func(s *snapshot) float64 { return float64(s.engine.Leaderless) }),
+	gauge("millrace_brokers", "Brokers that have registered; 0 on a node that is alone.", func(s *snapshot) float64 { return float64(s.engine.Brokers) }),
+	gauge("millrace_brokers_fenced", "Those of them that count as dead.", func(s *snapshot) float64 { return float64(s.engine.Fenced) }),
 	{
 		prometheus.NewDesc("millrace_groups", "Consumer groups by state. PreparingRebalance for long means that members do not come back.", []string{"state"}, nil),
 		prometheus.GaugeValue,

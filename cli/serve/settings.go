@@ -103,6 +103,9 @@ func (s Settings) Properties() (map[string]string, error) {
 	if s.Cluster {
 		props["cluster.enable"] = "true"
 	}
+	if err := s.checkCluster(props); err != nil {
+		return nil, err
+	}
 	if s.HTTP != "" {
 		if err := checkAddress(s.HTTP); err != nil {
 			return nil, &ConfigError{fmt.Errorf("--http %q: %w", s.HTTP, err)}
@@ -124,6 +127,22 @@ func (s Settings) Properties() (map[string]string, error) {
 	}
 	props["log.dirs"] = strings.Join(dirs, ",")
 	return props, nil
+}
+
+// checkCluster refuses flags that mean something to one node of several only, where this one is to be alone: it would not be found by those
+// that look for it.
+func (s Settings) checkCluster(props map[string]string) error {
+	if props["cluster.enable"] == "true" {
+		return nil
+	}
+	for _, f := range []struct{ flag, value string }{
+		{"--peer-listen", s.PeerListen}, {"--peer-advertise", s.PeerAdvertise}, {"--peer-secret-file", s.PeerSecretFile}, {"--join", s.Join}, {"--bootstrap-expect", s.BootstrapExpect},
+	} {
+		if f.value != "" {
+			return &ConfigError{fmt.Errorf("%s is for one node of several: say --cluster too", f.flag)}
+		}
+	}
+	return nil
 }
 
 // setProperty sets a key. log.dir and log.dirs are two names of one thing, of which the later given must win.

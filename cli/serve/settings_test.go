@@ -68,6 +68,7 @@ func TestPropertiesPrecedence(t *testing.T) {
 		{"set over file", Settings{ConfigFile: file, Set: []string{"num.partitions=4", "log.dir=/from/set"}}, map[string]string{"log.dirs": "/from/set", "listeners": "PLAINTEXT://file:1", "num.partitions": "4"}},
 		{"flags over set", Settings{ConfigFile: file, Set: []string{"log.dirs=/from/flag", "listeners=PLAINTEXT://set:2"}, Data: "/from/flag", Listen: "flag:3", Advertise: "me:4"},
 			map[string]string{"log.dirs": "/from/flag", "listeners": "PLAINTEXT://flag:3", "advertised.listeners": "PLAINTEXT://me:4", "num.partitions": "2"}},
+		{"one of several by its file", Settings{Join: "h:1", Set: []string{"cluster.enable=true"}}, map[string]string{"cluster.join": "h:1", "cluster.enable": "true", "log.dirs": here, "listeners": "PLAINTEXT://127.0.0.1:9092"}},
 		{"set keeps what follows the first =", Settings{Set: []string{"a=b=c,d"}}, map[string]string{"a": "b=c,d", "log.dirs": here, "listeners": "PLAINTEXT://127.0.0.1:9092"}},
 	}
 	for _, tt := range tests {
@@ -94,6 +95,11 @@ func TestPropertiesErrors(t *testing.T) {
 		{"http", Settings{HTTP: "x"}, "--http"},
 		{"two data directories", Settings{Data: "/a", Set: []string{"log.dirs=/b"}}, "name different data directories"},
 		{"two data directories, by the other name", Settings{Data: "/a", Set: []string{"log.dir=/b"}}, "name different data directories"},
+		{"peers of one that is alone", Settings{PeerListen: "127.0.0.1:9192"}, "--peer-listen is for one node of several: say --cluster too"},
+		{"join alone", Settings{Join: "127.0.0.1:9192", Set: []string{"cluster.enable=false"}}, "--join is for one node of several"},
+		{"secret alone", Settings{PeerSecretFile: "x"}, "--peer-secret-file is for one node of several"},
+		{"expect alone", Settings{BootstrapExpect: "3"}, "--bootstrap-expect is for one node of several"},
+		{"advertise alone", Settings{PeerAdvertise: "h:1"}, "--peer-advertise is for one node of several"},
 		{"no such file", Settings{ConfigFile: filepath.Join(t.TempDir(), "none")}, "cannot be read"},
 	}
 	for _, tt := range tests {

@@ -20,12 +20,18 @@ type Broker struct {
 	Advertised []Listener // advertised.listeners; empty: each client is told the address it reached
 	LogDirs    []string   // log.dirs, log.dir
 
+	LeaderRebalance      bool          // auto.leader.rebalance.enable
+	LeaderImbalanceCheck time.Duration // leader.imbalance.check.interval.seconds
+
 	Cluster         bool     // cluster.enable
 	BootstrapExpect int      // cluster.bootstrap.expect
 	Join            []string // cluster.join
 	PeerListener    string   // peer.listener
 	PeerAdvertised  string   // peer.advertised.listener; empty: as PeerListener
 	PeerSecretFile  string   // peer.secret.file; empty: none
+	PeerCertFile    string   // peer.tls.cert.file; empty: no TLS
+	PeerKeyFile     string   // peer.tls.key.file
+	PeerCAFile      string   // peer.tls.ca.file
 
 	NumPartitions            int32         // num.partitions
 	DefaultReplicationFactor int16         // default.replication.factor
@@ -216,12 +222,17 @@ func (b *Broker) fill() error {
 		b.LogDirs = trimAll(b.list("log.dir"))
 	}
 
+	b.LeaderRebalance = b.bool("auto.leader.rebalance.enable")
+	b.LeaderImbalanceCheck = Millis(int64(b.int("leader.imbalance.check.interval.seconds")) * 1000)
 	b.Cluster = b.bool("cluster.enable")
 	b.BootstrapExpect = b.int("cluster.bootstrap.expect")
 	b.Join = trimAll(b.list("cluster.join"))
 	b.PeerListener, _ = b.values["peer.listener"].(string)
 	b.PeerAdvertised, _ = b.values["peer.advertised.listener"].(string)
 	b.PeerSecretFile, _ = b.values["peer.secret.file"].(string)
+	b.PeerCertFile, _ = b.values["peer.tls.cert.file"].(string)
+	b.PeerKeyFile, _ = b.values["peer.tls.key.file"].(string)
+	b.PeerCAFile, _ = b.values["peer.tls.ca.file"].(string)
 
 	b.NumPartitions = int32(b.int("num.partitions"))
 	b.DefaultReplicationFactor = int16(b.int("default.replication.factor"))

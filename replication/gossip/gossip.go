@@ -60,6 +60,8 @@ const (
 	lastRetry    = 10 * time.Second // between attempts of a node that is alone
 	laterRetry   = time.Minute      // of one that is not, for a seed that is missing
 	leaveTimeout = 5 * time.Second
+	// Those that leave at the same time do not hear one another: not worth a long wait.
+	farewellTimeout = time.Second
 )
 
 // Gossip is one node's part. All methods may be called concurrently.
@@ -290,7 +292,7 @@ func (g *Gossip) left(ctx context.Context) time.Duration {
 	return leaveTimeout
 }
 
-// Leave tells the others that this node goes on purpose, so that nobody suspects anything. It returns when one of them has been told, or the context or 5 s have ended. Close follows.
+// Leave tells the others that this node goes on purpose, so that nobody suspects anything. It returns when one of them has been told, or the context or 1 s have ended. Close follows.
 func (g *Gossip) Leave(ctx context.Context) error {
 	select {
 	case <-g.leaving:
@@ -301,7 +303,7 @@ func (g *Gossip) Leave(ctx context.Context) error {
 	if g.closed.Load() {
 		return ErrClosed
 	}
-	return g.list.Leave(g.left(ctx))
+	return g.list.Leave(min(g.left(ctx), farewellTimeout))
 }
 
 // Close ends this node's part without a word. It waits for what is under way, at most about 10 s.

@@ -21,6 +21,7 @@ const (
 	// heartbeatEvery leaves room for three to get lost.
 	heartbeatEvery = 500 * time.Millisecond
 	proposalTime   = 5 * time.Second
+	farewellTime   = 2 * time.Second // the last of a cluster to leave has nobody who takes its word
 	firstPause     = 50 * time.Millisecond
 	lastPause      = time.Second
 )
@@ -217,7 +218,7 @@ func (b *Broker) Leave(ctx context.Context) error {
 	if b.cancel == nil {
 		return nil
 	}
-	attempt, cancel := context.WithTimeout(ctx, proposalTime)
+	attempt, cancel := context.WithTimeout(ctx, farewellTime)
 	defer cancel()
 	err := b.propose(attempt, catalog.StopBroker{ID: b.self.ID, Epoch: b.Epoch()})
 	b.cancel()

@@ -1,6 +1,7 @@
 package peer
 
 import (
+	"bufio"
 	"context"
 	"net"
 	"sync"
@@ -30,6 +31,27 @@ func (c *Conn) Kind() Kind { return c.kind }
 
 // Done is closed when the connection has been closed on this side, or the hub is shut down.
 func (c *Conn) Done() <-chan struct{} { return c.ctx.Done() }
+
+// gathered is how much of what WriteBuffers is given goes into one call where the system cannot gather by itself.
+const gathered = 64 << 10
+
+// WriteBuffers writes many pieces, in one call where the connection is plain TCP. It may change the slice, but not what its
+// elements point to.
+func (c *Conn) WriteBuffers(pieces [][]byte) (int64, error) {
+	if c.Conn == c.raw {
+		b := net.Buffers(pieces)
+		return b.WriteTo(c.raw)
+	}
+	w := bufio.NewWriterSize(c.Conn, gathered)
+	n := int64(0)
+	for _, piece := range pieces {
+		written, err := w.Write(piece)
+		if n += int64(written); err != nil {
+			return n, err
+		}
+	}
+	return n, w.Flush()
+}
 
 // Close ends the connection and does not block: without TLS's goodbye, which could. Closing again does nothing.
 func (c *Conn) Close() error {

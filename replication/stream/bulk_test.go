@@ -44,7 +44,7 @@ func TestBulk(t *testing.T) {
 			}
 		}
 		s.same()
-		if d := time.Since(at); d < 2*time.Second || d > 8*time.Second || throttled < 10<<20 {
+		if d := time.Since(at); d < 2*time.Second || d > 8*time.Second || throttled < 8<<20 { // how much goes out before it is far behind depends on who runs first
 			t.Errorf("%d bytes in %v", throttled, d)
 		}
 		if s.push.Counts().Moves.Load() != 2 || s.heard("lost") {

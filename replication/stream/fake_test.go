@@ -113,8 +113,10 @@ func (l *memLog) commit() {
 		l.queue = nil
 		l.mu.Unlock()
 		if l.bug {
-			for _, a := range round {
+			for i, a := range round {
+				kept := &segment.Append{Batches: bytes.Clone(a.Batches), Keep: a.Keep, Follows: a.Follows, From: a.From}
 				a.Done(segment.Result{LastOffset: lastOffset(a.Batches)})
+				round[i] = kept
 			}
 		}
 		if d := l.delay(); d > 0 {

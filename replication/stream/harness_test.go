@@ -2,7 +2,6 @@ package stream
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -182,57 +181,12 @@ func (l *realLog) SetHighWatermark(o int64) {
 	}
 }
 
-// whole is what a segment.Log has to have for a follower's log.
-type whole interface {
-	Epochs() []segment.EpochEntry
-	Truncate(ctx context.Context, offset int64) error
-	Reset(ctx context.Context, offset int64) error
-	DeleteRecordsBefore(ctx context.Context, offset int64) error
-}
-
-func (l *realLog) whole() whole {
-	w, _ := any(l.Log).(whole)
-	return w
-}
-
-func (l *realLog) Epochs() []segment.EpochEntry {
-	if w := l.whole(); w != nil {
-		return w.Epochs()
-	}
-	var list []segment.EpochEntry
-	for e := int32(0); e < 100; e++ {
-		if found, end := l.EndOffsetForEpoch(e); found == e && end > l.LogStartOffset() {
-			start := l.LogStartOffset()
-			if n := len(list); n > 0 {
-				_, start = l.EndOffsetForEpoch(list[n-1].Epoch)
-			}
-			list = append(list, segment.EpochEntry{Epoch: e, Start: start})
-		}
-	}
-	return list
-}
-
-var errCannot = errors.New("segment logs cannot do that yet")
-
 func (l *realLog) Truncate(ctx context.Context, offset int64) error {
-	if w := l.whole(); w != nil {
-		return w.Truncate(ctx, offset)
-	}
-	return errCannot
+	return l.Log.Truncate(ctx, 0, offset)
 }
-
-func (l *realLog) Reset(ctx context.Context, offset int64) error {
-	if w := l.whole(); w != nil {
-		return w.Reset(ctx, offset)
-	}
-	return errCannot
-}
-
+func (l *realLog) Reset(ctx context.Context, offset int64) error { return l.Log.Reset(ctx, 0, offset) }
 func (l *realLog) MoveStart(ctx context.Context, offset int64) error {
-	if w := l.whole(); w != nil {
-		return w.DeleteRecordsBefore(ctx, offset)
-	}
-	return errCannot
+	return l.DeleteRecordsBefore(ctx, offset)
 }
 
 func openDir(t testing.TB, fs vfs.FS, path string) *segment.Dir {

@@ -514,7 +514,7 @@ func seeds(n uint64) uint64 {
 
 func TestSimulation(t *testing.T) {
 	acked, changes := 0, 0
-	n := seeds(20)
+	n := seeds(10)
 	for seed := range n {
 		wrong, a, c := simulate(t, seed, bugs{})
 		if wrong != "" {

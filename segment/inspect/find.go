@@ -230,16 +230,22 @@ func (p *Place) findJournal(fsys vfs.FS, folder string) error {
 	return nil
 }
 
-// findHolder looks for the lock of the directory that a partition or a file lies in.
+// findHolder looks for the directory that a partition or a file lies in, by its lock, or, as a broker of Kafka's takes that away when it
+// ends, by other files that it has.
 func (p *Place) findHolder(fsys vfs.FS) {
 	for dir := filepath.Dir(p.Path); ; dir = filepath.Dir(dir) {
-		for _, name := range []string{lockFile, kafkaLock} {
-			if _, err := fsys.Stat(filepath.Join(dir, name)); err == nil {
-				p.Lock = filepath.Join(dir, name)
+		for _, mark := range []struct{ name, lock string }{{lockFile, lockFile}, {kafkaLock, kafkaLock}, {kafkaMeta, kafkaLock}, {kafkaClean, kafkaLock}} {
+			if _, err := fsys.Stat(filepath.Join(dir, mark.name)); err == nil {
+				p.Lock = filepath.Join(dir, mark.lock)
 				return
 			}
 		}
-		if base := filepath.Base(dir); base != segment.TopicsFolder && base != segment.JournalFolder && dir != filepath.Dir(p.Path) || dir == filepath.Dir(dir) {
+		base := filepath.Base(dir)
+		if base != segment.TopicsFolder && base != segment.JournalFolder && dir != filepath.Dir(p.Path) || dir == filepath.Dir(dir) {
+			return
+		}
+		if base == segment.TopicsFolder && p.Layout == Millrace { // a copy that no server has opened
+			p.Lock = filepath.Join(filepath.Dir(dir), lockFile)
 			return
 		}
 	}

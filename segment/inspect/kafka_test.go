@@ -256,3 +256,52 @@ func TestTxnIndexWithoutAMarker(t *testing.T) {
 		t.Error(list)
 	}
 }
+
+// What a plan says to be lost is what is damaged, not what lies between.
+func TestPlanCountsWhatIsLost(t *testing.T) {
+	const log = "data/codecs-0/00000000000000000000.log"
+	m := kafkaDir(t)
+	b := read(t, m, log)
+	b[len(b)/4] ^= 1
+	b[3*len(b)/4] ^= 1
+	put(t, m, log, b)
+	var damaged int64
+	for _, f := range harm(t, m) {
+		damaged += f.Lost()
+	}
+	plan := repair(t, m, true, "1")
+	if offsets, records := plan.Lost(); offsets != damaged || records != 0 || damaged < 2 {
+		t.Errorf("%d offsets are lost, and %d records; %d are damaged\n%s", offsets, records, damaged, steps(plan))
+	}
+}
+
+// A repair of one folder leaves nothing beside it in the broker's directory, which would not start with it, and takes the mark of a
+// clean close away, too, though the broker has taken its lock file with it.
+func TestRepairOfAFolderOfKafkas(t *testing.T) {
+	m := kafkaDir(t)
+	for _, name := range []string{"data/.lock", txnIndex} {
+		if err := m.Remove(name); err != nil && !os.IsNotExist(err) {
+			t.Fatal(err)
+		}
+	}
+	place, err := inspect.Find(m, "data/txn-0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	plan, err := inspect.PlanRepair(t.Context(), m, place, inspect.RepairOptions{Stamp: "1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := plan.Apply(t.Context(), nil); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.Stat("data/.kafka_cleanshutdown"); !os.IsNotExist(err) || len(plan.Steps) < 2 {
+		t.Errorf("the mark is there still; %s", steps(plan))
+	}
+	if list := harm(t, m); len(list) > 0 {
+		t.Error(list)
+	}
+	if _, err := m.Stat("data.quarantine/1/plan.txt"); err != nil {
+		t.Error(err)
+	}
+}

@@ -63,8 +63,8 @@ func (m *mender) note(p *Plan) error {
 		if s.Position >= 0 {
 			fmt.Fprintf(&text, " at byte %d", s.Position)
 		}
-		if s.Lost() > 0 {
-			fmt.Fprintf(&text, " [offsets %d to %d]", s.FirstOffset, s.LastOffset)
+		for _, r := range s.Offsets {
+			fmt.Fprintf(&text, " [offsets %d to %d]", r.First, r.Last)
 		}
 		fmt.Fprintf(&text, " (%s)\n", s.Why)
 	}

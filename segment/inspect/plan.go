@@ -30,25 +30,35 @@ type RepairOptions struct {
 
 // Step is one thing that a repair does.
 type Step struct {
-	Partition   string
-	Do          string // "cut", "rewrite", "set aside", "rebuild", "write", "replay"
-	File        string
-	Position    int64 // where it is cut, -1
-	Bytes       int64 // that leave the log
-	FirstOffset int64 // the offsets that are lost with it; -1: none
-	LastOffset  int64
-	Records     int64 // intact records among them
-	Why         string
+	Partition string
+	Do        string // "cut", "rewrite", "set aside", "rebuild", "write", "replay"
+	File      string
+	Position  int64         // where it is cut, -1
+	Bytes     int64         // that leave the log
+	Offsets   []OffsetRange // that are lost with it
+	Records   int64         // intact records among them
+	Why       string
 
 	apply func(m *mender) error
 }
 
 // Lost is how many offsets the log has no longer when the step is done.
-func (s Step) Lost() int64 {
-	if s.FirstOffset < 0 || s.LastOffset < s.FirstOffset {
-		return 0
+func (s Step) Lost() (n int64) {
+	for _, r := range s.Offsets {
+		n += r.Last - r.First + 1
 	}
-	return s.LastOffset - s.FirstOffset + 1
+	return n
+}
+
+// OffsetRange is offsets, both included.
+type OffsetRange struct{ First, Last int64 }
+
+// offsetRange is one range, or none when there is nothing in it.
+func offsetRange(first, last int64) []OffsetRange {
+	if first < 0 || last < first {
+		return nil
+	}
+	return []OffsetRange{{first, last}}
 }
 
 // Plan is what a repair comes to. Nothing is done before Apply.
@@ -146,7 +156,7 @@ func (p *Plan) replay(place *Place) []Step {
 	dir := filepath.Dir(place.Lock)
 	folder := filepath.Join(dir, segment.JournalFolder)
 	return []Step{{
-		Do: "replay", File: folder, Position: -1, FirstOffset: -1, Why: "its records belong into the segments before those are changed",
+		Do: "replay", File: folder, Position: -1, Why: "its records belong into the segments before those are changed",
 		apply: func(m *mender) error { return m.replay(dir, folder) },
 	}}
 }
@@ -165,13 +175,13 @@ func (p *Plan) unclean(place *Place) {
 
 // setAside moves a file or folder into the quarantine.
 func (p *Plan) setAside(partition, file, why string) Step {
-	return Step{Partition: partition, Do: "set aside", File: file, Position: -1, FirstOffset: -1, Why: why,
+	return Step{Partition: partition, Do: "set aside", File: file, Position: -1, Why: why,
 		apply: func(m *mender) error { return m.move(file) }}
 }
 
 // write puts contents in the place of a small file, which is kept.
 func (p *Plan) write(partition, file, why string, contents func(m *mender) ([]byte, error)) Step {
-	return Step{Partition: partition, Do: "write", File: file, Position: -1, FirstOffset: -1, Why: why,
+	return Step{Partition: partition, Do: "write", File: file, Position: -1, Why: why,
 		apply: func(m *mender) error { return m.replace(file, contents) }}
 }
 
@@ -193,10 +203,9 @@ func (p *Plan) partition(j *judge, salvage bool) {
 	var kept []*judged
 	for _, s := range j.segments {
 		if s.duplicate {
-			p.segmentAside(name, s.seg, segment.SaidDuplicate, Step{FirstOffset: -1})
+			p.segmentAside(name, s.seg, segment.SaidDuplicate, Step{})
 		} else if len(s.bad) > 0 && s.records == 0 && s.end == 0 && (salvage || len(kept) > 0) {
-			step := Step{FirstOffset: s.bad[0].first, LastOffset: s.bad[len(s.bad)-1].last}
-			p.segmentAside(name, s.seg, "it has no intact batch", step)
+			p.segmentAside(name, s.seg, "it has no intact batch", Step{Offsets: offsetRange(s.bad[0].first, s.bad[len(s.bad)-1].last)})
 		} else {
 			kept = append(kept, s)
 		}
@@ -247,7 +256,7 @@ func always(b []byte) func(*mender) ([]byte, error) {
 // segmentAside moves all files of a segment into the quarantine, the log first.
 func (p *Plan) segmentAside(name string, s *Segment, why string, log Step) {
 	step := p.setAside(name, s.Log.Path, why)
-	step.Bytes, step.FirstOffset, step.LastOffset, step.Records = s.Log.Size, log.FirstOffset, log.LastOffset, log.Records
+	step.Bytes, step.Offsets, step.Records = s.Log.Size, log.Offsets, log.Records
 	files := there(s.Log, s.Index, s.TimeIndex, s.TxnIndex, s.Sealed, s.Checkpoint)
 	step.apply = func(m *mender) error { return m.moveAll(files) }
 	p.add(step)
@@ -268,7 +277,7 @@ func (p *Plan) cutAll(j *judge, kept []*judged) (left []*judged, end int64) {
 		}
 		for _, later := range slices.Backward(kept[k+1:]) {
 			p.segmentAside(name, later.seg, "it lies behind damage in "+filepath.Base(s.seg.Log.Path),
-				Step{FirstOffset: later.seg.Base, LastOffset: later.next - 1, Records: later.records})
+				Step{Offsets: offsetRange(later.seg.Base, later.next-1), Records: later.records})
 		}
 		s.cutAt(i)
 		return kept[:k+1], s.bad[i].first
@@ -304,7 +313,7 @@ func (p *Plan) segment(j *judge, s *judged, next, end int64) {
 	whole := len(s.bad) == 1 && len(s.fixes) == 0 && s.bad[0].to >= seg.Log.Size
 	if changed {
 		stale := derived(s, next)
-		step := Step{Partition: name, Do: "rewrite", File: seg.Log.Path, Position: -1, FirstOffset: -1, Why: segment.SaidDamaged,
+		step := Step{Partition: name, Do: "rewrite", File: seg.Log.Path, Position: -1, Why: segment.SaidDamaged,
 			apply: func(m *mender) error {
 				if err := m.moveAll(stale); err != nil {
 					return err
@@ -336,10 +345,7 @@ func (p *Plan) segment(j *judge, s *judged, next, end int64) {
 			step.Bytes += min(b.to, seg.Log.Size) - b.from
 			step.Records += b.records
 			if b.last >= b.first && (!b.tornEnd || b.records > 0) {
-				if step.FirstOffset < 0 {
-					step.FirstOffset = b.first
-				}
-				step.LastOffset = b.last
+				step.Offsets = append(step.Offsets, OffsetRange{b.first, b.last})
 			}
 		}
 		p.add(step)
@@ -386,7 +392,7 @@ func (p *Plan) rebuild(part *Partition, s *judged) {
 	if why == "" {
 		why = "the segment has changed"
 	}
-	p.add(Step{Partition: part.Name(), Do: "rebuild", File: sidePath(s.seg, ".index"), Position: -1, FirstOffset: -1, Why: why,
+	p.add(Step{Partition: part.Name(), Do: "rebuild", File: sidePath(s.seg, ".index"), Position: -1, Why: why,
 		apply: func(m *mender) error { return m.rebuild(s.seg, p.interval(part)) }})
 }
 

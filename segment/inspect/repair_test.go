@@ -96,7 +96,7 @@ func wellAfter(t testing.TB, m *vfs.Mem, whole map[int64]string, mustHave func(o
 func mustHave(list []inspect.Finding, plan *inspect.Plan) func(int64) bool {
 	return func(o int64) bool {
 		for _, s := range plan.Steps {
-			if s.Lost() > 0 && s.FirstOffset <= o && o <= s.LastOffset {
+			if slices.ContainsFunc(s.Offsets, func(r inspect.OffsetRange) bool { return r.First <= o && o <= r.Last }) {
 				return false
 			}
 		}
@@ -228,7 +228,7 @@ func TestRepairKeepsWhatItRemoves(t *testing.T) {
 
 func steps(p *inspect.Plan) (text string) {
 	for _, s := range p.Steps {
-		text += fmt.Sprintf("%s %s at %d: %d bytes, offsets %d to %d, %s\n", s.Do, s.File[strings.LastIndexByte(s.File, '/'):], s.Position, s.Bytes, s.FirstOffset, s.LastOffset, s.Why)
+		text += fmt.Sprintf("%s %s at %d: %d bytes, offsets %v, %s\n", s.Do, s.File[strings.LastIndexByte(s.File, '/'):], s.Position, s.Bytes, s.Offsets, s.Why)
 	}
 	return text
 }

@@ -1,11 +1,14 @@
-// Command bench compares millrace with Apache Kafka, one node each on this machine, and prints a table.
+// Command bench compares millrace with Apache Kafka, one node each on this machine or, with -nodes 3, three of each, and prints a table.
 //
-//	go run ./testdata/bench -millrace bin/millrace [-rounds 5] [-only sync] [-scale 0.1]
+//	go run ./testdata/bench -millrace bin/millrace [-nodes 3] [-rounds 5] [-only sync] [-scale 0.1]
 //
 // Kafka comes from Maven by its name, once as it is and once flushing every append (log.flush.interval.messages=1), which is what
 // millrace does always. The load is "millrace bench" against all of them. Every round runs each row once on each server, one after
 // the other, beginning with another server each time; rounds that warm up do not count. Close other programs first: the load
 // generator and three brokers share the machine.
+//
+// Several nodes are a cluster: as many replicas as nodes, a majority of them in sync for an acknowledgement (acks=all), and Kafka as it is only, without
+// fsync. CPU seconds are those of all nodes together, memory is that of one node in the mean.
 package main
 
 import (
@@ -64,6 +67,7 @@ type result struct {
 
 type options struct {
 	millrace, dir string
+	nodes         int // of each make
 	rounds, warm  int
 	only          string
 	scale         float64
@@ -73,6 +77,7 @@ func main() {
 	var o options
 	flag.StringVar(&o.millrace, "millrace", "bin/millrace", "the binary to measure, also the load generator")
 	flag.StringVar(&o.dir, "dir", ".cache/bench", "where Kafka's jars and the brokers' data are kept; should lie on a real disk")
+	flag.IntVar(&o.nodes, "nodes", 1, "nodes of each make; several are a cluster")
 	flag.IntVar(&o.rounds, "rounds", 5, "rounds that count")
 	flag.IntVar(&o.warm, "warm-up", 2, "rounds before those")
 	flag.StringVar(&o.only, "only", "", "only rows with this in their name")
@@ -99,13 +104,13 @@ func run(ctx context.Context, o options) error {
 	if err != nil {
 		return err
 	}
-	starts := []func() (*server, error){
-		func() (*server, error) { return startKafka(ctx, "kafka", o.dir, libs) },
-		func() (*server, error) {
-			return startKafka(ctx, "kafka fsync", o.dir, libs, "log.flush.interval.messages=1")
-		},
-		func() (*server, error) { return startMillrace(ctx, o.millrace, o.dir) },
+	starts := []func() (*server, error){func() (*server, error) { return startKafka(ctx, "kafka", o.nodes, o.dir, libs) }}
+	if o.nodes == 1 {
+		starts = append(starts, func() (*server, error) {
+			return startKafka(ctx, "kafka fsync", 1, o.dir, libs, "log.flush.interval.messages=1")
+		})
 	}
+	starts = append(starts, func() (*server, error) { return startMillrace(ctx, o.millrace, o.nodes, o.dir) })
 	var servers []*server
 	defer func() {
 		for _, s := range servers {
@@ -157,7 +162,7 @@ func playRound(ctx context.Context, o options, servers []*server, round int, t *
 // load runs one workload against one server; a run that fails is reported and marked.
 func load(ctx context.Context, o options, s *server, r row) result {
 	args := append([]string{"bench"}, strings.Fields(r.args)...)
-	args = append(args, "--bootstrap", s.address, "--pid", strconv.Itoa(s.pid()), "--output", "json", "--limit", "150s")
+	args = append(args, "--bootstrap", s.address, "--pid", strings.Join(s.pids, ","), "--output", "json", "--limit", "150s")
 	if r.records > 0 {
 		args = append(args, "--records", strconv.Itoa(max(256, int(float64(r.records)*o.scale))))
 	}
@@ -167,6 +172,7 @@ func load(ctx context.Context, o options, s *server, r row) result {
 	if err == nil {
 		err = json.Unmarshal(out, &res)
 	}
+	res.Server.PeakRSSBytes /= int64(len(s.pids)) // of one node
 	if err != nil {
 		res.failed = true
 		if exit, ok := err.(*exec.ExitError); ok {

@@ -1,16 +1,19 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/millrace/millrace/testdata/nodes"
 )
 
 // readyTimeout is how long a broker may take to listen.
@@ -19,21 +22,18 @@ const readyTimeout = time.Minute
 // clusterID is any valid one; the nodes never meet.
 const clusterID = "bWlsbHJhY2UtYmVuY2gxMg"
 
-// server is a broker under measurement, a process of its own.
+// server is what is measured: a broker or a cluster of them, each a process of its own.
 type server struct {
-	name, address, dir string
-	cmd                *exec.Cmd
-	ready              time.Duration
+	name, address string // all addresses, with commas between them
+	dir           string
+	pids          []string
+	stopNodes     func()
+	ready         time.Duration
 }
 
-func (s *server) pid() int { return s.cmd.Process.Pid }
-
-// stop ends the broker, by force when it does not end by itself, and removes its data.
+// stop ends the brokers, by force those that do not end by themselves, and removes their data.
 func (s *server) stop() {
-	s.cmd.Process.Signal(syscall.SIGTERM)
-	killer := time.AfterFunc(20*time.Second, func() { s.cmd.Process.Kill() })
-	s.cmd.Wait()
-	killer.Stop()
+	s.stopNodes()
 	os.RemoveAll(s.dir)
 }
 
@@ -58,96 +58,129 @@ func fetchKafka(ctx context.Context, dir string) (libs string, err error) {
 	return libs, os.WriteFile(done, nil, 0o644)
 }
 
-// freeAddress returns a loopback address that nothing listens on.
-func freeAddress() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	defer l.Close()
-	return l.Addr().String(), nil
-}
-
-// startKafka formats and starts one combined node with Kafka's own defaults for memory and collector.
-func startKafka(ctx context.Context, name, dir, libs string, extra ...string) (*server, error) {
+// startKafka formats and starts combined nodes with Kafka's own defaults for memory and collector.
+func startKafka(ctx context.Context, name string, count int, dir, libs string, extra ...string) (*server, error) {
 	data, err := os.MkdirTemp(dir, "kafka-")
 	if err != nil {
 		return nil, err
 	}
-	address, err := freeAddress()
-	if err != nil {
-		return nil, err
+	s := &server{name: name, dir: data}
+	var addresses, controllers, voters []string
+	for i := range count {
+		address, err := nodes.FreeAddress()
+		if err != nil {
+			return nil, err
+		}
+		controller, err := nodes.FreeAddress()
+		if err != nil {
+			return nil, err
+		}
+		addresses, controllers = append(addresses, address), append(controllers, controller)
+		voters = append(voters, fmt.Sprintf("%d@%s", i+1, controller))
 	}
-	controller, err := freeAddress()
-	if err != nil {
-		return nil, err
-	}
-	properties := filepath.Join(data, "server.properties")
-	lines := append([]string{
-		"process.roles=broker,controller", "node.id=1",
-		"controller.quorum.voters=1@" + controller, "controller.listener.names=CONTROLLER",
-		"listeners=PLAINTEXT://" + address + ",CONTROLLER://" + controller,
-		"advertised.listeners=PLAINTEXT://" + address,
-		"listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
-		"log.dirs=" + filepath.Join(data, "log"),
-		"offsets.topic.replication.factor=1", "transaction.state.log.replication.factor=1", "transaction.state.log.min.isr=1",
-		"group.initial.rebalance.delay.ms=0",
-	}, extra...)
-	if err := os.WriteFile(properties, []byte(strings.Join(lines, "\n")+"\n"), 0o644); err != nil {
-		return nil, err
-	}
+	s.address = strings.Join(addresses, ",")
+	var running []*exec.Cmd
+	s.stopNodes = func() { stopAll(running) }
 	logging := filepath.Join(data, "log4j2.properties")
 	if err := os.WriteFile(logging, []byte("rootLogger.level=error\n"), 0o644); err != nil {
 		return nil, err
 	}
 	java := []string{"-cp", filepath.Join(libs, "*"), "-Dlog4j2.configurationFile=" + logging}
-	format := exec.CommandContext(ctx, "java", append(java, "kafka.tools.StorageTool", "format", "-t", clusterID, "-c", properties)...)
-	if out, err := format.CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("formatting Kafka's storage: %w: %s", err, out)
+	var files []string
+	for i := range count {
+		lines := append(kafkaProperties(i+1, count, addresses[i], controllers[i], strings.Join(voters, ","), filepath.Join(data, fmt.Sprintf("n%d", i+1))), extra...)
+		file := filepath.Join(data, fmt.Sprintf("server%d.properties", i+1))
+		if err := os.WriteFile(file, []byte(strings.Join(lines, "\n")+"\n"), 0o644); err != nil {
+			return nil, err
+		}
+		format := exec.CommandContext(ctx, "java", append(java, "kafka.tools.StorageTool", "format", "-t", clusterID, "-c", file)...)
+		if out, err := format.CombinedOutput(); err != nil {
+			return nil, fmt.Errorf("formatting Kafka's storage: %w: %s", err, out)
+		}
+		files = append(files, file)
 	}
 	heap := []string{"-Xmx1G", "-Xms1G", "-server", "-XX:+UseG1GC", "-XX:MaxGCPauseMillis=20", "-XX:InitiatingHeapOccupancyPercent=35", "-XX:+ExplicitGCInvokesConcurrent"}
-	s := &server{name: name, address: address, dir: data, cmd: exec.Command("java", append(append(heap, java...), "kafka.Kafka", properties)...)}
-	s.cmd.Stderr = os.Stderr
 	begun := time.Now()
-	if err := s.cmd.Start(); err != nil {
-		return nil, err
+	for _, file := range files {
+		cmd := exec.Command("java", append(append(heap, java...), "kafka.Kafka", file)...)
+		cmd.Stderr = os.Stderr
+		if err := cmd.Start(); err != nil {
+			s.stop()
+			return nil, err
+		}
+		running = append(running, cmd)
+		s.pids = append(s.pids, strconv.Itoa(cmd.Process.Pid))
 	}
-	for time.Since(begun) < readyTimeout && ctx.Err() == nil {
+	for _, address := range addresses {
+		if !listens(ctx, address, begun.Add(readyTimeout)) {
+			s.stop()
+			return nil, fmt.Errorf("%s did not listen at %s within %v", name, address, readyTimeout)
+		}
+	}
+	s.ready = time.Since(begun)
+	return s, nil
+}
+
+// kafkaProperties are the settings of one combined node.
+func kafkaProperties(id, count int, address, controller, voters, dir string) []string {
+	factor, inSync := strconv.Itoa(count), strconv.Itoa(count/2+1)
+	return []string{
+		"process.roles=broker,controller", "node.id=" + strconv.Itoa(id),
+		"controller.quorum.voters=" + voters, "controller.listener.names=CONTROLLER",
+		"listeners=PLAINTEXT://" + address + ",CONTROLLER://" + controller,
+		"advertised.listeners=PLAINTEXT://" + address,
+		"listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+		"log.dirs=" + dir,
+		"default.replication.factor=" + factor, "min.insync.replicas=" + inSync,
+		"offsets.topic.replication.factor=" + factor, "transaction.state.log.replication.factor=" + factor, "transaction.state.log.min.isr=" + inSync,
+		"group.initial.rebalance.delay.ms=0",
+	}
+}
+
+// listens waits until somebody listens; Kafka tells nobody when it does.
+func listens(ctx context.Context, address string, deadline time.Time) bool {
+	for time.Now().Before(deadline) && ctx.Err() == nil {
 		if c, err := net.DialTimeout("tcp", address, time.Second); err == nil {
 			c.Close()
-			s.ready = time.Since(begun)
-			return s, nil
+			return true
 		}
-		time.Sleep(20 * time.Millisecond) // Kafka tells nobody when it listens
+		time.Sleep(20 * time.Millisecond)
 	}
-	s.stop()
-	return nil, fmt.Errorf("%s did not listen at %s within %v", name, address, readyTimeout)
+	return false
+}
+
+// stopAll ends processes, by force those that do not end by themselves.
+func stopAll(running []*exec.Cmd) {
+	for _, cmd := range running {
+		cmd.Process.Signal(syscall.SIGTERM)
+	}
+	for _, cmd := range running {
+		killer := time.AfterFunc(20*time.Second, func() { cmd.Process.Kill() })
+		cmd.Wait()
+		killer.Stop()
+	}
 }
 
 // startMillrace starts the binary as a user would; it says on its standard output where it listens.
-func startMillrace(ctx context.Context, binary, dir string) (*server, error) {
+func startMillrace(ctx context.Context, binary string, count int, dir string) (*server, error) {
 	data, err := os.MkdirTemp(dir, "millrace-")
 	if err != nil {
 		return nil, err
 	}
-	s := &server{name: "millrace", dir: data, cmd: exec.Command(binary, "serve", "--data", data, "--listen", "127.0.0.1:0", "--log-level", "warn", "--set", "group.initial.rebalance.delay.ms=0")}
-	s.cmd.Stderr = os.Stderr
-	out, err := s.cmd.StdoutPipe()
+	begun := time.Now()
+	all, err := nodes.Start(ctx, nodes.Options{
+		Binary: binary, Dir: data, Nodes: count, Logs: func(int) io.Writer { return os.Stderr },
+		Flags: []string{"--log-level", "warn", "--set", "group.initial.rebalance.delay.ms=0"},
+	})
 	if err != nil {
 		return nil, err
 	}
-	begun := time.Now()
-	if err := s.cmd.Start(); err != nil {
-		return nil, err
+	s := &server{name: "millrace", dir: data, ready: time.Since(begun), stopNodes: func() { nodes.Stop(all) }}
+	var addresses []string
+	for _, n := range all {
+		addresses = append(addresses, n.Address)
+		s.pids = append(s.pids, strconv.Itoa(n.PID()))
 	}
-	giveUp := time.AfterFunc(readyTimeout, func() { s.cmd.Process.Kill() })
-	defer giveUp.Stop()
-	for lines := bufio.NewScanner(out); lines.Scan() && ctx.Err() == nil; {
-		if address, ok := strings.CutPrefix(strings.TrimSpace(lines.Text()), "listening"); ok {
-			s.address, s.ready = strings.TrimSpace(address), time.Since(begun)
-			return s, nil
-		}
-	}
-	s.stop()
-	return nil, fmt.Errorf("millrace did not say where it listens")
+	s.address = strings.Join(addresses, ",")
+	return s, nil
 }

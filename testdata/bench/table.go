@@ -57,7 +57,7 @@ func (t *table) print(w io.Writer, rows []row) {
 		}
 		fmt.Fprintf(w, "| %s |\n", strings.Join(cells, " | "))
 	}
-	memory, ready := []string{"peak memory (MB)"}, []string{"ready after (ms)"}
+	memory, ready := []string{"peak memory of a node (MB)"}, []string{"ready after (ms)"}
 	for _, s := range t.servers {
 		memory = append(memory, fmt.Sprint(t.peak[s.name]>>20))
 		ready = append(ready, fmt.Sprint(s.ready.Milliseconds()))

@@ -25,7 +25,7 @@ func TestTable(t *testing.T) {
 	tab.print(&b, []row{r})
 	for _, want := range []string{
 		"| sync (records/s) | 1000 [1000–1000], 40.00 cpu-s/M | 2100 [2000–2200], 10.00 cpu-s/M, 1 FAILED | 2.10 [2.00–2.20], cpu 0.25 [0.25–0.25] |",
-		"| peak memory (MB) | 800 | 102 | 0.13 |",
+		"| peak memory of a node (MB) | 800 | 102 | 0.13 |",
 		"| ready after (ms) | 4000 | 100 | 0.03 |",
 	} {
 		if !strings.Contains(b.String(), want) {

@@ -134,7 +134,7 @@ public final class Interop {
         var byId = ADMIN.describeTopics(TopicCollection.ofTopicIds(List.of(describe(topic).topicId()))).allTopicIds().get();
         Kit.check(byId.values().iterator().next().name().equals(topic), "described by id");
         var cluster = ADMIN.describeCluster();
-        Kit.check(cluster.nodes().get().size() == 1 && cluster.clusterId().get() != null && cluster.controller().get() != null, "cluster");
+        Kit.check(cluster.nodes().get().size() == Kit.NODES && cluster.clusterId().get() != null && cluster.controller().get() != null, "cluster");
         var dirs = ADMIN.describeLogDirs(List.of(cluster.nodes().get().iterator().next().id())).allDescriptions().get();
         Kit.check(dirs.values().iterator().next().values().iterator().next().replicaInfos().containsKey(new TopicPartition(topic, 4)), "log dirs");
         ADMIN.deleteTopics(TopicCollection.ofTopicIds(List.of(describe(topic).topicId()))).all().get();
