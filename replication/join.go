@@ -75,7 +75,7 @@ func (n *Node) registerJoining() {
 		}
 		return nil, nil
 	})
-	n.hub.Register(joinMethod, func(ctx context.Context, _ peer.Identity, body []byte) ([]byte, error) {
+	n.hub.Register(joinMethod, func(ctx context.Context, from peer.Identity, body []byte) ([]byte, error) {
 		var j joining
 		if err := json.Unmarshal(body, &j); err != nil {
 			return nil, err
@@ -83,6 +83,9 @@ func (n *Node) registerJoining() {
 		c := n.control.Load()
 		if c == nil {
 			return nil, errors.New("this node has no metadata yet")
+		}
+		if from.NodeID == j.Node {
+			n.moves(j.Node, from.Incarnation, j.Address)
 		}
 		return nil, c.Join(ctx, j.Node, j.Address)
 	})

@@ -42,6 +42,7 @@ type Node struct {
 	hub         *peer.Hub
 	gossip      atomic.Pointer[gossip.Gossip] // nil until it is open
 	promise     promise
+	moved       moved
 	founds      bool // this node begins the cluster
 	fresh       bool // it has nothing from before
 
@@ -90,21 +91,6 @@ func New(o Options) (*Node, error) {
 
 // Address is where other nodes reach this one.
 func (n *Node) Address() string { return n.hub.Advertise() }
-
-// AddressOf is where a node is reached, as gossip has it, else as it has registered.
-func (n *Node) AddressOf(node int32) (string, bool) {
-	if g := n.gossip.Load(); g != nil {
-		if address, found := g.AddressOf(node); found {
-			return address, true
-		}
-	}
-	if c := n.control.Load(); c != nil {
-		if b, found := c.Image().Broker(node); found && b.Peer != "" {
-			return b.Peer, true
-		}
-	}
-	return "", false
-}
 
 func (n *Node) ping(context.Context, peer.Identity, []byte) ([]byte, error) {
 	return n.incarnation[:], nil
@@ -239,6 +225,13 @@ func (n *Node) takePart(ctx context.Context, home engine.Home, c *controller.Con
 	n.warden = liveness.NewWarden(c, n.hub, home.NodeID, n.incarnation, n.opts.Now, n.log)
 	n.hub.Register(liveness.HeartbeatMethod, func(_ context.Context, _ peer.Identity, body []byte) ([]byte, error) {
 		return nil, n.warden.Heard(body)
+	})
+	c.Subscribe(func(_, image *catalog.Image) { // ends with the controller
+		for _, e := range image.Events() {
+			if b, found := image.Broker(e.Broker); found && e.Kind == catalog.BrokerRegistered {
+				n.moves(b.ID, b.Incarnation, b.Peer)
+			}
+		}
 	})
 	n.hub.Watch(func(node int32, up bool) {
 		if !up {

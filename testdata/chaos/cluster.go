@@ -8,6 +8,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -110,44 +112,45 @@ func until(ctx context.Context, patience time.Duration, what string, is func() b
 	return nil
 }
 
-// view is what those see that run and are not among the absent.
-func (c *cluster) view(ctx context.Context, absent ...*node) (v view, err error) {
-	err = errors.New("nobody runs")
-next:
+// errDisagree says that nodes that run see different things.
+var errDisagree = errors.New("the nodes do not see the same yet")
+
+// view is what those see that run and are not among the absent: all of them alike, since one that was cut off sees what has been.
+func (c *cluster) view(ctx context.Context, absent ...*node) (seen view, err error) {
+	asked := 0
 	for _, n := range c.nodes {
-		for _, a := range absent {
-			if a == n {
-				continue next
-			}
-		}
-		if !n.runs() {
+		if !n.runs() || slices.Contains(absent, n) {
 			continue
 		}
-		if v, err = n.ask(ctx); err == nil {
-			return v, nil
+		v, err := n.ask(ctx)
+		switch {
+		case err != nil:
+			return v, fmt.Errorf("node %d: %w", n.id, err)
+		case asked > 0 && !reflect.DeepEqual(seen, v):
+			return v, errDisagree
 		}
+		seen = v
+		asked++
 	}
-	return v, err
+	if asked == 0 {
+		return seen, errors.New("nobody runs")
+	}
+	return seen, nil
 }
 
 // leader is the node that leads a partition.
 func (c *cluster) leader(ctx context.Context, partition int) (leader *node, err error) {
-	var v view
-	var asked error
-	err = until(ctx, 30*time.Second, fmt.Sprintf("partition %d has a leader", partition), func() bool {
-		v, asked = c.view(ctx)
+	err = until(ctx, 30*time.Second, fmt.Sprintf("all agree who leads partition %d", partition), func() bool {
+		v, err := c.view(ctx)
 		leader = c.byID(v.leaders[partition])
-		return asked == nil && leader != nil
+		return err == nil && leader != nil
 	})
-	if err != nil {
-		err = fmt.Errorf("%w: %v %v", err, v, asked)
-	}
 	return leader, err
 }
 
 // controller is the node that leads the metadata.
 func (c *cluster) controller(ctx context.Context) (leader *node, err error) {
-	err = until(ctx, 30*time.Second, "the metadata has a leader", func() bool {
+	err = until(ctx, 30*time.Second, "all agree who leads the metadata", func() bool {
 		v, err := c.view(ctx)
 		leader = c.byID(v.controller)
 		return err == nil && leader != nil
@@ -184,9 +187,10 @@ func (c *cluster) awaitOthersLead(ctx context.Context, n *node, metadata bool) e
 func (c *cluster) awaitInSync(ctx context.Context, patience time.Duration) (time.Duration, error) {
 	begun := time.Now()
 	var last view
+	var asked error
 	err := until(ctx, patience, "all replicas are in sync", func() bool {
 		v, err := c.view(ctx)
-		last = v
+		last, asked = v, err
 		if err != nil {
 			return false
 		}
@@ -198,7 +202,7 @@ func (c *cluster) awaitInSync(ctx context.Context, patience time.Duration) (time
 		return true
 	})
 	if err != nil {
-		err = fmt.Errorf("%w; in sync are %v of %v, led by %v", err, last.inSync, last.replicas, last.leaders)
+		err = fmt.Errorf("%w (%v); in sync are %v of %v, led by %v", err, asked, last.inSync, last.replicas, last.leaders)
 	}
 	return time.Since(begun), err
 }

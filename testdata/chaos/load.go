@@ -22,9 +22,7 @@ const (
 	steady     = 5 * time.Millisecond
 	patience   = 60 * time.Second // of those who wait for an acknowledgement
 
-	// What clients wait for answers that do not come; with the usual tens of seconds nothing of the brokers would be measured.
-	produceTimeout = 1500 * time.Millisecond
-	overhead       = 500 * time.Millisecond
+	overhead   = 500 * time.Millisecond // what clients wait longer than brokers were told to
 )
 
 type place struct {
@@ -69,7 +67,7 @@ func startLoad(ctx context.Context, addresses []string) (*load, error) {
 	}
 	for id := range producers {
 		cl, err := newClient(addresses, kgo.DefaultProduceTopic(topic), kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerLinger(0),
-			kgo.ProduceRequestTimeout(produceTimeout), kgo.ProducerOnDataLossDetected(func(_ string, p int32) {
+			kgo.ProduceRequestTimeout(options.timeout), kgo.ProducerBatchCompression(kgo.NoCompression()), kgo.ProducerOnDataLossDetected(func(_ string, p int32) {
 				l.fail(fmt.Errorf("producer %d was told that records of partition %d are lost", id, p))
 			}))
 		if err != nil {

@@ -64,6 +64,8 @@ var options struct {
 	keep   bool
 	debug  bool
 	rounds int
+
+	timeout time.Duration
 }
 
 func main() {
@@ -74,6 +76,7 @@ func main() {
 	flag.BoolVar(&options.keep, "keep", false, "keep what a scenario leaves behind")
 	flag.BoolVar(&options.debug, "debug", false, "have the brokers log more")
 	flag.IntVar(&options.rounds, "rounds", 0, "so many rounds of each")
+	flag.DurationVar(&options.timeout, "timeout", 1500*time.Millisecond, "of produce requests: what clients wait for answers that do not come; 30s is usual, and hides the brokers' part")
 	only := flag.String("only", "", "words, with commas between; those scenarios whose name contains one")
 	times := flag.Int("times", 1, "everything so many times")
 	must := flag.Bool("must", false, "fail where something cannot be run")
