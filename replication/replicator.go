@@ -65,6 +65,7 @@ func newReplicator(n *Node, e *engine.Engine) *replicator {
 	r.unsubscribe = e.Catalog().Subscribe(func(_, image *catalog.Image) { r.brokers(image) })
 	r.busy.Go(r.proposer.run)
 	r.busy.Go(r.keepTime)
+	r.busy.Go(r.keepLease)
 	accept := func(ctx context.Context, c *peer.Conn) {
 		if err := r.receiver.Serve(ctx, c); err != nil && ctx.Err() == nil {
 			r.log.Debug("a stream from a leader has ended", "leader", c.Peer().NodeID, "error", err)
