@@ -252,6 +252,7 @@ func (n *Node) takePart(ctx context.Context, home engine.Home, c *controller.Con
 
 // Start begins to follow the roles of the engine's partitions.
 func (n *Node) Start(e *engine.Engine) engine.Replicator {
+	n.broker.WellWhen(e.TakesAppends)
 	n.copies = newReplicator(n, e)
 	return n.copies
 }

@@ -25,6 +25,7 @@ type machine struct {
 	props  map[string]string
 	known  map[int32]string // peer addresses of all, shared
 	id     int32
+	fs     vfs.FS // nil: the real one
 	node   *Node
 	engine *engine.Engine
 }
@@ -115,7 +116,11 @@ func (m *machine) listen() (err error) {
 func (m *machine) open() (err error) {
 	ctx, cancel := context.WithTimeout(m.t.Context(), 30*time.Second)
 	defer cancel()
-	m.engine, err = engine.Open(ctx, engine.Options{FS: vfs.OS(), Config: m.config(), Now: time.Now, Logger: m.logger(), Cluster: m.node})
+	fs := m.fs
+	if fs == nil {
+		fs = vfs.OS()
+	}
+	m.engine, err = engine.Open(ctx, engine.Options{FS: fs, Config: m.config(), Now: time.Now, Logger: m.logger(), Cluster: m.node})
 	if err != nil {
 		return fmt.Errorf("node %d: %w", m.id, err)
 	}
@@ -176,8 +181,7 @@ func leaderOf(t *testing.T, all []*machine, id catalog.TopicID, index int32) (le
 	return leader, p
 }
 
-// produce appends a record with acks=all.
-func produce(t *testing.T, p *engine.Partition, value string) (int64, error) {
+func record(t *testing.T, value string) []byte {
 	t.Helper()
 	b := batch.NewBuilder(batch.BuilderOptions{})
 	b.Append(1000, nil, []byte(value), nil)
@@ -185,6 +189,13 @@ func produce(t *testing.T, p *engine.Partition, value string) (int64, error) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return records
+}
+
+// produce appends a record with acks=all.
+func produce(t *testing.T, p *engine.Partition, value string) (int64, error) {
+	t.Helper()
+	records := record(t, value)
 	done := make(chan engine.ProduceResult, 1)
 	p.Produce(t.Context(), engine.Produce{Records: records, Acks: -1, RequestVersion: 9}, func(r engine.ProduceResult) { done <- r })
 	select {
