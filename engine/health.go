@@ -51,6 +51,16 @@ func (e *Engine) Health() error {
 	return &Unhealthy{all}
 }
 
+// TakesAppends tells whether there is a log directory that does. It does not block.
+func (e *Engine) TakesAppends() bool {
+	for _, d := range e.dirs {
+		if d.err() == nil {
+			return true
+		}
+	}
+	return false
+}
+
 func trouble(what, dir string, fenced bool, err error) Trouble {
 	t := Trouble{What: what, State: "fenced", Dir: dir, Reason: err.Error()}
 	var stall *vfs.StallError

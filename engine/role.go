@@ -39,6 +39,17 @@ func (p *Partition) assume(r *Role) {
 	p.replicator.Changed(p, *r)
 }
 
+// EndWaits tells all who wait for other replicas that this node may lead no longer: ErrNotHere. What they appended
+// stays, and may be committed yet. It does not block.
+func (p *Partition) EndWaits() { p.commits.end() }
+
+// Waits tells whether somebody waits for other replicas.
+func (p *Partition) Waits() bool {
+	p.commits.mu.Lock()
+	defer p.commits.mu.Unlock()
+	return len(p.commits.waiting) > 0
+}
+
 // commits are the appends that are durable here and wait for other replicas.
 type commits struct {
 	mu      sync.Mutex // guards the fields below; never held across a call
@@ -60,6 +71,17 @@ func (c *commits) lead(leads bool) {
 	if !leads {
 		ended, c.waiting = c.waiting, nil
 	}
+	c.mu.Unlock()
+	for _, w := range ended {
+		w.done(ErrNotHere)
+	}
+}
+
+// end tells all who wait that another may lead.
+func (c *commits) end() {
+	c.mu.Lock()
+	ended := c.waiting
+	c.waiting = nil
 	c.mu.Unlock()
 	for _, w := range ended {
 		w.done(ErrNotHere)

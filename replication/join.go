@@ -78,7 +78,7 @@ func (n *Node) registerJoining() {
 		}
 		return nil, nil
 	})
-	n.hub.Register(joinMethod, func(ctx context.Context, _ peer.Identity, body []byte) ([]byte, error) {
+	n.hub.Register(joinMethod, func(ctx context.Context, from peer.Identity, body []byte) ([]byte, error) {
 		var j joining
 		if err := json.Unmarshal(body, &j); err != nil {
 			return nil, err
@@ -91,6 +91,9 @@ func (n *Node) registerJoining() {
 			if err := c.Remove(ctx, j.Node); err != nil {
 				return nil, err
 			}
+		}
+		if from.NodeID == j.Node {
+			n.moves(j.Node, from.Incarnation, j.Address)
 		}
 		return nil, c.Join(ctx, j.Node, j.Address)
 	})

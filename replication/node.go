@@ -44,6 +44,7 @@ type Node struct {
 	hub         *peer.Hub
 	gossip      atomic.Pointer[gossip.Gossip] // nil until it is open
 	promise     promise
+	moved       moved
 	founds      bool // this node begins the cluster
 	fresh       bool // it may lack what a node with its id has acknowledged: it has not registered with this directory yet
 
@@ -92,21 +93,6 @@ func New(o Options) (*Node, error) {
 
 // Address is where other nodes reach this one.
 func (n *Node) Address() string { return n.hub.Advertise() }
-
-// AddressOf is where a node is reached, as gossip has it, else as it has registered.
-func (n *Node) AddressOf(node int32) (string, bool) {
-	if g := n.gossip.Load(); g != nil {
-		if address, found := g.AddressOf(node); found {
-			return address, true
-		}
-	}
-	if c := n.control.Load(); c != nil {
-		if b, found := c.Image().Broker(node); found && b.Peer != "" {
-			return b.Peer, true
-		}
-	}
-	return "", false
-}
 
 func (n *Node) ping(context.Context, peer.Identity, []byte) ([]byte, error) {
 	return n.incarnation[:], nil
@@ -276,6 +262,13 @@ func (n *Node) takePart(ctx context.Context, home engine.Home, c *controller.Con
 	n.hub.Register(liveness.HeartbeatMethod, func(_ context.Context, _ peer.Identity, body []byte) ([]byte, error) {
 		return nil, n.warden.Heard(body)
 	})
+	c.Subscribe(func(_, image *catalog.Image) { // ends with the controller
+		for _, e := range image.Events() {
+			if b, found := image.Broker(e.Broker); found && e.Kind == catalog.BrokerRegistered {
+				n.moves(b.ID, b.Incarnation, b.Peer)
+			}
+		}
+	})
 	n.hub.Watch(func(node int32, up bool) {
 		if !up {
 			n.warden.Lost(node)
@@ -298,6 +291,7 @@ func (n *Node) takePart(ctx context.Context, home engine.Home, c *controller.Con
 
 // Start begins to follow the roles of the engine's partitions.
 func (n *Node) Start(e *engine.Engine) engine.Replicator {
+	n.broker.WellWhen(e.TakesAppends)
 	n.copies = newReplicator(n, e)
 	return n.copies
 }

@@ -65,6 +65,7 @@ func newReplicator(n *Node, e *engine.Engine) *replicator {
 	r.brokers(e.Image())
 	r.busy.Go(r.proposer.run)
 	r.busy.Go(r.keepTime)
+	r.busy.Go(r.keepLease)
 	accept := func(ctx context.Context, c *peer.Conn) {
 		ctx, cancel := context.WithCancel(ctx)
 		defer cancel()

@@ -170,6 +170,14 @@ func (g *Gossip) AddressOf(node int32) (string, bool) {
 	return address, address != ""
 }
 
+// Member is what a member says of itself.
+func (g *Gossip) Member(node int32) (Member, bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	m, found := g.members[nameOf(node)]
+	return m, found
+}
+
 func (g *Gossip) addressOf(name string) string {
 	g.mu.Lock()
 	defer g.mu.Unlock()

@@ -53,6 +53,7 @@ type Broker struct {
 	now   func() time.Time
 	log   *slog.Logger
 
+	well    func() bool // nil: always
 	epoch   atomic.Int64
 	heard   atomic.Int64  // when the last heartbeat that was answered was sent, in nanoseconds of the clock
 	changed chan struct{} // the image has changed; capacity one
@@ -65,6 +66,10 @@ type Broker struct {
 func NewBroker(meta Metadata, peers Peers, self catalog.Broker, fresh bool, now func() time.Time, log *slog.Logger) *Broker {
 	return &Broker{meta: meta, peers: peers, self: self, fresh: fresh, now: now, log: log, changed: make(chan struct{}, 1)}
 }
+
+// WellWhen gives what tells whether this node can do its work: while it cannot, it has itself fenced, and is heard no more. It must not
+// block. It is called before Serve.
+func (b *Broker) WellWhen(well func() bool) { b.well = well }
 
 // Register makes this node known, fenced until Serve. It tries until ctx ends: what was registered under this id before
 // has to be fenced first. ErrDirInUse and ErrUnsupportedFeature of the catalogue end it at once.
@@ -151,9 +156,18 @@ func (b *Broker) heartbeats(ctx context.Context) {
 	body = binary.BigEndian.AppendUint64(body, uint64(b.Epoch()))
 	ticker := time.NewTicker(heartbeatEvery)
 	defer ticker.Stop()
+	sick := false
 	for {
 		leader, known, changed := b.meta.Leadership()
-		if known {
+		switch {
+		case b.well != nil && !b.well():
+			sick = true
+			b.fenceSelf(ctx)
+		case sick:
+			sick = false
+			signal(b.changed) // stayIn asks to be let in again
+		}
+		if known && !sick {
 			sent := b.now().UnixNano()
 			attempt, cancel := context.WithTimeout(ctx, Lease/2)
 			if _, err := b.peers.Call(attempt, leader, HeartbeatMethod, body); err == nil {
@@ -186,12 +200,25 @@ func (b *Broker) stayIn(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		if me, found := b.meta.Image().Broker(b.self.ID); !found || !me.Fenced || me.Epoch != b.Epoch() {
+		if me, found := b.meta.Image().Broker(b.self.ID); !found || !me.Fenced || me.Epoch != b.Epoch() || b.well != nil && !b.well() {
 			continue
 		}
 		if err := b.insist(ctx, b.unfence); err == nil {
-			b.log.Warn("this node was fenced, since it was not heard for too long, and takes part again", "node", b.self.ID)
+			b.log.Warn("this node was fenced, since it was not heard or not well for too long, and takes part again", "node", b.self.ID)
 		}
+	}
+}
+
+// fenceSelf has others lead what this node leads. When the metadata cannot be told, the silence is what tells.
+func (b *Broker) fenceSelf(ctx context.Context) {
+	me, found := b.meta.Image().Broker(b.self.ID)
+	if !found || me.Fenced || me.Epoch != b.Epoch() {
+		return
+	}
+	attempt, cancel := context.WithTimeout(ctx, Lease)
+	defer cancel()
+	if err := b.propose(attempt, catalog.FenceBroker{ID: b.self.ID, Epoch: b.Epoch()}); err == nil {
+		b.log.Warn("this node cannot write, and has others lead what it led", "node", b.self.ID)
 	}
 }
 
