@@ -28,7 +28,7 @@ cluster: build ## three nodes in one cluster on 127.0.0.1:9092 to 9094, with the
 
 test: lint ## everything quick: formatting, vet, staticcheck, all tests with the race detector
 	@[ -n "$(RACE)" ] || echo "no C compiler: the race detector is left out"
-	$(GO) test $(RACE) -timeout 10m ./... ./testdata/bench
+	$(GO) test $(RACE) -timeout 20m ./... ./testdata/bench
 
 lint: ## gofmt, go vet, staticcheck
 	@unformatted=$$(gofmt -l $(ROOMS) testdata); [ -z "$$unformatted" ] || { echo "gofmt would change:"; echo "$$unformatted"; exit 1; }

@@ -22,7 +22,7 @@ const (
 	steady     = 5 * time.Millisecond
 	patience   = 60 * time.Second // of those who wait for an acknowledgement
 
-	overhead   = 500 * time.Millisecond // what clients wait longer than brokers were told to
+	overhead = 500 * time.Millisecond // what clients wait longer than brokers were told to
 )
 
 type place struct {
