@@ -139,3 +139,17 @@ func TestMinInSyncLowered(t *testing.T) {
 	}
 	mustProduce(t, p, "second")
 }
+
+// With StopCopying a node takes nothing from leaders any more, on connections that are there either.
+func TestStopCopying(t *testing.T) {
+	all := machines(t, 3)
+	start(t, all...)
+	settle(t, all)
+	id := create(t, all[0], engine.NewTopic{Name: "orders", Partitions: 1, ReplicationFactor: 3})
+	leader, p := leaderOf(t, all, id, 0)
+	mustProduce(t, p, "first")
+	inSync(t, leader, id, 0, 3)
+	all[leader.id%3].node.StopCopying()
+	inSync(t, leader, id, 0, 2)
+	mustProduce(t, p, "second")
+}
