@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -67,8 +68,8 @@ func NewBroker(meta Metadata, peers Peers, self catalog.Broker, fresh bool, now 
 	return &Broker{meta: meta, peers: peers, self: self, fresh: fresh, now: now, log: log, changed: make(chan struct{}, 1)}
 }
 
-// WellWhen gives what tells whether this node can do its work: while it cannot, it has itself fenced, and is heard no more. It must not
-// block. It is called before Serve.
+// WellWhen gives what tells whether this node can do its work: while it cannot, and somebody else can, it has itself fenced, and is heard no
+// more. It must not block. It is called before Serve.
 func (b *Broker) WellWhen(well func() bool) { b.well = well }
 
 // Register makes this node known, fenced until Serve. It tries until ctx ends: what was registered under this id before
@@ -160,7 +161,7 @@ func (b *Broker) heartbeats(ctx context.Context) {
 	for {
 		leader, known, changed := b.meta.Leadership()
 		switch {
-		case b.well != nil && !b.well():
+		case !b.fit():
 			sick = true
 			b.fenceSelf(ctx)
 		case sick:
@@ -200,13 +201,21 @@ func (b *Broker) stayIn(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		if me, found := b.meta.Image().Broker(b.self.ID); !found || !me.Fenced || me.Epoch != b.Epoch() || b.well != nil && !b.well() {
+		if me, found := b.meta.Image().Broker(b.self.ID); !found || !me.Fenced || me.Epoch != b.Epoch() || !b.fit() {
 			continue
 		}
 		if err := b.insist(ctx, b.unfence); err == nil {
 			b.log.Warn("this node was fenced, since it was not heard or not well for too long, and takes part again", "node", b.self.ID)
 		}
 	}
+}
+
+// fit tells whether this node should take part: it is well, or nobody else is there, and clients can read from it at least.
+func (b *Broker) fit() bool {
+	if b.well == nil || b.well() {
+		return true
+	}
+	return !slices.ContainsFunc(b.meta.Image().Brokers(), func(o catalog.Broker) bool { return o.ID != b.self.ID && !o.Fenced })
 }
 
 // fenceSelf has others lead what this node leads. When the metadata cannot be told, the silence is what tells.
