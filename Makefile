@@ -11,7 +11,7 @@ ROOMS    := cli engine replication segment server
 # The race detector needs a C compiler; without one the tests run without it and say so.
 RACE := $(shell [ "$$($(GO) env CGO_ENABLED)" = 1 ] && command -v $$($(GO) env CC) >/dev/null 2>&1 && echo -race)
 
-.PHONY: help build run cluster test lint interop segments stall bench bench-cluster fuzz clean
+.PHONY: help build run cluster test lint interop segments stall chaos bench bench-cluster fuzz clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-13s %s\n", $$1, $$2}'
@@ -32,8 +32,8 @@ test: lint ## everything quick: formatting, vet, staticcheck, all tests with the
 
 lint: ## gofmt, go vet, staticcheck
 	@unformatted=$$(gofmt -l $(ROOMS) testdata); [ -z "$$unformatted" ] || { echo "gofmt would change:"; echo "$$unformatted"; exit 1; }
-	$(GO) vet ./... ./testdata/bench ./testdata/cluster ./testdata/nodes ./testdata/stall
-	$(GO) tool staticcheck ./... ./testdata/bench ./testdata/cluster ./testdata/nodes ./testdata/stall
+	$(GO) vet ./... ./testdata/bench ./testdata/cluster ./testdata/nodes ./testdata/stall ./testdata/chaos
+	$(GO) tool staticcheck ./... ./testdata/bench ./testdata/cluster ./testdata/nodes ./testdata/stall ./testdata/chaos
 
 interop: build ## real clients of other makers against bin/millrace (INTEROP_NODES=3: against a cluster, with three replicas of everything)
 	testdata/interop/run.sh bin/millrace
@@ -43,6 +43,9 @@ segments: build ## "segment dump" and Kafka's own dump tool agree on files that 
 
 stall: build ## a frozen file system under load, for ARGS="-for 60s"; needs root on Linux, mkfs.ext4, fsfreeze and loop devices
 	$(GO) run ./testdata/stall -millrace bin/millrace $(ARGS)
+
+chaos: build ## three brokers under load, killed, paused, restarted, and every acknowledged record looked for; ARGS="-all" adds cut networks and bad disks, for root on Linux
+	$(GO) run ./testdata/chaos -millrace bin/millrace $(ARGS)
 
 bench: build ## millrace and Kafka, with and without fsync, in one table; needs a JDK and Maven (ARGS="-rounds 5 -only sync")
 	$(GO) run ./testdata/bench -millrace bin/millrace $(ARGS)
