@@ -280,13 +280,34 @@ func (n *Node) takePart(ctx context.Context, home engine.Home, c *controller.Con
 	if err := n.beMember(ctx, c); err != nil {
 		return err
 	}
-	if err := c.Sync(ctx); err != nil {
-		return fmt.Errorf("the metadata cannot be read before a majority of its voters answers: %w", err)
+	if err := n.catchUp(ctx, c); err != nil {
+		return err
 	}
 	if err := n.broker.Register(ctx); err != nil || !n.fresh {
 		return err
 	}
 	return noteRegistered(home)
+}
+
+// catchUp waits until this node's image shows what was acknowledged before, for as long as there is no majority to ask.
+func (n *Node) catchUp(ctx context.Context, c *controller.Controller) error {
+	var said time.Time
+	for {
+		attempt, cancel := context.WithTimeout(ctx, proposal)
+		err := c.Sync(attempt)
+		cancel()
+		switch {
+		case err == nil:
+			return nil
+		case ctx.Err() != nil, errors.Is(err, catalog.ErrFailed), errors.Is(err, catalog.ErrClosed):
+			return fmt.Errorf("the metadata cannot be read: %w", err)
+		}
+		if now := n.opts.Now(); now.Sub(said) >= sayEvery {
+			said = now
+			n.log.Warn("waiting for a majority of the nodes that vote on the metadata: nothing is served before", "error", err)
+		}
+		sleep(ctx, askPause)
+	}
 }
 
 // Start begins to follow the roles of the engine's partitions.

@@ -514,3 +514,35 @@ func TestReplacedVoter(t *testing.T) {
 	start(t, other, replaced)
 	settle(t, all)
 }
+
+// A node waits for a majority for as long as it takes, and goes on when there is one.
+func TestWaitsForAMajority(t *testing.T) {
+	all := machines(t, 3)
+	start(t, all...)
+	settle(t, all)
+	id := create(t, all[0], engine.NewTopic{Name: "orders", Partitions: 1, ReplicationFactor: 3})
+	_, p := leaderOf(t, all, id, 0)
+	mustProduce(t, p, "first")
+	for _, m := range all {
+		m.stop()
+	}
+	first := all[0]
+	if err := first.listen(); err != nil {
+		t.Fatal(err)
+	}
+	opened := make(chan error, 1)
+	go func() { opened <- first.open() }()
+	select {
+	case err := <-opened:
+		t.Fatalf("alone: %v", err)
+	case <-time.After(proposal + time.Second): // longer than one attempt
+	}
+	start(t, all[1])
+	if err := <-opened; err != nil {
+		t.Fatal(err)
+	}
+	start(t, all[2])
+	if log := same(t, all, id, 0); !bytes.Contains(log, []byte("first")) {
+		t.Error("the record is lost")
+	}
+}

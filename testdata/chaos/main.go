@@ -71,7 +71,7 @@ var options struct {
 func main() {
 	log.SetFlags(log.Ltime | log.Lmicroseconds)
 	flag.StringVar(&options.binary, "millrace", "bin/millrace", "the broker")
-	flag.IntVar(&options.port, "port", 59000, "of the first node, for clients; up to 300 ports from there on are used")
+	flag.IntVar(&options.port, "port", 21000, "of the first node, for clients; up to 300 ports from there on are used. Above 32768 they may be taken by clients")
 	flag.BoolVar(&options.all, "all", false, "all scenarios, with all their rounds")
 	flag.BoolVar(&options.keep, "keep", false, "keep what a scenario leaves behind")
 	flag.BoolVar(&options.debug, "debug", false, "have the brokers log more")
