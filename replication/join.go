@@ -70,11 +70,22 @@ func (p *promise) give(to int32, now time.Time) bool {
 	return true
 }
 
+// gaveTo tells whether the last promise was for a node, kept or not.
+func (p *promise) gaveTo(node int32) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return !p.until.IsZero() && p.to == node
+}
+
 func (n *Node) registerJoining() {
 	n.hub.Register(statusMethod, func(context.Context, peer.Identity, []byte) ([]byte, error) { return json.Marshal(n.status()) })
 	n.hub.Register(promiseMethod, func(_ context.Context, from peer.Identity, _ []byte) ([]byte, error) {
-		if n.hub.Self().ClusterID != "" || from.NodeID >= n.opts.Config.NodeID || !n.promise.give(from.NodeID, n.opts.Now()) {
-			return nil, errors.New("another node begins the cluster")
+		refused := errors.New("another node begins the cluster")
+		if own := n.hub.Self().ClusterID; own != "" && (own != from.ClusterID || !n.promise.gaveTo(from.NodeID)) {
+			return nil, refused // but for the one that announced this cluster, and ended before it had begun it
+		}
+		if !n.empty.Load() || from.NodeID >= n.opts.Config.NodeID || !n.promise.give(from.NodeID, n.opts.Now()) {
+			return nil, refused
 		}
 		return nil, nil
 	})
@@ -156,6 +167,7 @@ func (n *Node) alone() bool {
 
 // Identify tells the cluster that this node belongs to, or finds one.
 func (n *Node) Identify(ctx context.Context, known string) (string, error) {
+	n.empty.Store(known == "")
 	switch {
 	case known != "":
 	case n.alone():

@@ -44,6 +44,7 @@ type Node struct {
 	hub         *peer.Hub
 	gossip      atomic.Pointer[gossip.Gossip] // nil until it is open
 	promise     promise
+	empty       atomic.Bool // it has no metadata, and is about to begin nothing
 	moved       moved
 	founds      bool // this node begins the cluster
 	fresh       bool // it may lack what a node with its id has acknowledged: it has not registered with this directory yet
@@ -137,11 +138,13 @@ func (n *Node) open(ctx context.Context, home engine.Home, opts controller.Optio
 		}
 		return c.Accept(ctx, proposal)
 	})
+	n.empty.Store(!member && !n.founds)
 	if !member && !n.founds {
 		if n.founds, err = n.foundOrJoin(ctx); err != nil {
 			return nil, err
 		}
 	}
+	n.empty.Store(false)
 	if !member && n.founds {
 		if err := n.found(home, opts); err != nil {
 			return nil, err

@@ -546,3 +546,35 @@ func TestWaitsForAMajority(t *testing.T) {
 		t.Error("the record is lost")
 	}
 }
+
+// Who was to begin a cluster, and ended when the others had heard of that, begins it with the next start.
+func TestFounderCutShort(t *testing.T) {
+	all := machines(t, 3)
+	for _, m := range all {
+		if err := m.listen(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	disk := vfs.NewFaulty(vfs.OS(), vfs.Fault{Op: vfs.OpMkdir, Path: "snapshots"}) // when it has announced the cluster
+	founder := all[0]
+	founder.fs = disk
+	opened := make(chan error, 2)
+	for _, m := range all[1:] {
+		go func() { opened <- m.open() }()
+	}
+	if err := founder.open(); !errors.Is(err, vfs.ErrInjected) {
+		t.Fatal(err)
+	}
+	eventually(t, "the others have heard of it", func() bool {
+		return all[1].node.hub.Self().ClusterID != "" && all[2].node.hub.Self().ClusterID != ""
+	})
+	founder.stop()
+	disk.Heal()
+	start(t, founder)
+	for range all[1:] {
+		if err := <-opened; err != nil {
+			t.Fatal(err)
+		}
+	}
+	settle(t, all)
+}
