@@ -115,7 +115,7 @@ func (n *Node) status() status {
 	if c := n.control.Load(); c != nil {
 		if leader, known := c.Leader(); known {
 			s.Member = true
-			s.Leader, _ = n.AddressOf(leader)
+			s.Leader, _ = n.AddressOf(leader) // "" says that it is not known where
 			if leader == s.Node {
 				s.Leader = s.Address
 			}
@@ -221,11 +221,7 @@ func (n *Node) untilFound(ctx context.Context, waiting string, is func([]status)
 			said = now
 			n.log.Info(waiting, "answering", len(others), "expected", n.opts.Config.BootstrapExpect, "join", n.opts.Config.Join)
 		}
-		timer := time.NewTimer(askPause)
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
+		if !sleep(ctx, askPause) {
 			return fmt.Errorf("%s: %w", waiting, ctx.Err())
 		}
 	}

@@ -211,7 +211,7 @@ func (o observer) Fenced(p *stream.Partition, epoch int32) {
 	o.r.log.Info("a follower knows of a later leader of a partition that this node believes to lead", "partition", o.name(p), "follower", o.follower, "epoch", p.Epoch(), "known", epoch)
 }
 
-// Failed says that a partition cannot be pushed for now.
+// Failed tells the operator that a partition cannot be pushed at the moment.
 func (o observer) Failed(p *stream.Partition, err error) {
 	if errors.Is(err, stream.ErrNotFollower) || errors.Is(err, stream.ErrUnknownPartition) {
 		return // it has not heard of it yet

@@ -61,15 +61,20 @@ type partitionRow struct {
 	Problem   string  `json:"problem"` // offline, under-replicated
 }
 
-func (e *env) clusterStatus(c *cli.Context) error {
+// askCluster begins a command that takes no argument and asks the cluster; done ends it.
+func (e *env) askCluster(c *cli.Context) (k *clusterClient, asJSON bool, done func(), err error) {
 	if c.NArg() > 0 {
-		return usagef(commandPath(c), "takes no argument; what is %q?", c.Args().First())
+		return nil, false, nil, usagef(commandPath(c), "takes no argument; what is %q?", c.Args().First())
 	}
-	asJSON, err := wantsJSON(c)
-	if err != nil {
-		return err
+	if asJSON, err = wantsJSON(c); err != nil {
+		return nil, false, nil, err
 	}
-	k, done, err := e.cluster(c)
+	k, done, err = e.cluster(c)
+	return k, asJSON, done, err
+}
+
+func (e *env) clusterStatus(c *cli.Context) error {
+	k, asJSON, done, err := e.askCluster(c)
 	if err != nil {
 		return err
 	}
@@ -222,14 +227,7 @@ type votersReport struct {
 }
 
 func (e *env) clusterVoters(c *cli.Context) error {
-	if c.NArg() > 0 {
-		return usagef(commandPath(c), "takes no argument; what is %q?", c.Args().First())
-	}
-	asJSON, err := wantsJSON(c)
-	if err != nil {
-		return err
-	}
-	k, done, err := e.cluster(c)
+	k, asJSON, done, err := e.askCluster(c)
 	if err != nil {
 		return err
 	}

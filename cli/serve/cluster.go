@@ -75,12 +75,12 @@ func leave(node *replication.Node, timeout time.Duration, logger *slog.Logger) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), max(timeout, time.Second))
 	defer cancel()
+	defer node.StopCopying() // before the log is closed beneath it
 	if err := node.Leave(ctx); err != nil {
 		logger.Warn("leaderships could not be handed over: others will take them when they miss this node", "error", err)
 		return
 	}
-	time.Sleep(min(farewell, timeout/2))
-	node.StopCopying()
+	time.Sleep(min(farewell, timeout/2)) // no event tells that every client has asked
 }
 
 // closeNode ends this node's part, when the engine is closed.

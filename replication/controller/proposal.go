@@ -41,7 +41,7 @@ type proposal struct {
 // newProposal draws an id. crypto/rand does not fail.
 func newProposal(kind proposalKind, base uint64, body []byte) proposal {
 	p := proposal{kind: kind, base: base, body: body}
-	_, _ = rand.Read(p.id[:])
+	rand.Read(p.id[:]) // never fails
 	return p
 }
 

@@ -142,7 +142,7 @@ func (g *Gossip) begin() error {
 	c.Delegate, c.Events, c.Alive, c.Merge, c.Conflict = d, d, d, d, d
 	g.transport.start()
 	if g.list, err = memberlist.Create(c); err != nil {
-		_ = g.transport.Shutdown()
+		_ = g.transport.Shutdown() // never fails
 		return fmt.Errorf("gossip: %w", err)
 	}
 	g.leaving <- struct{}{}
@@ -315,14 +315,14 @@ func (g *Gossip) Leave(ctx context.Context) error {
 }
 
 // Close ends this node's part without a word. It waits for what is under way, at most about 10 s.
-func (g *Gossip) Close() error {
+func (g *Gossip) Close() (err error) {
 	g.closeOnce.Do(func() {
 		g.cancel()
 		<-g.leaving
 		g.closed.Store(true)
-		_ = g.list.Shutdown()
+		err = g.list.Shutdown()
 		g.leaving <- struct{}{}
 	})
 	g.wg.Wait()
-	return nil
+	return err
 }

@@ -81,7 +81,7 @@ func newTransport(hub *peer.Hub, now func() time.Time, ip net.IP, port int) *tra
 }
 
 func (t *transport) start() {
-	_ = t.hub.Packets().SetReadDeadline(time.Time{})
+	_ = t.hub.Packets().SetReadDeadline(time.Time{}) // fails on a closed socket alone, of which listen hears
 	t.wg.Go(t.listen)
 	t.hub.Handle(peer.Gossip, t.accept)
 }
@@ -237,7 +237,7 @@ func (t *transport) StreamCh() <-chan net.Conn { return t.streams }
 func (t *transport) Shutdown() error {
 	t.hub.Handle(peer.Gossip, nil)
 	t.cancel()
-	_ = t.hub.Packets().SetReadDeadline(time.Unix(1, 0))
+	_ = t.hub.Packets().SetReadDeadline(time.Unix(1, 0)) // fails on a closed socket alone, which listen has left
 	t.wg.Wait()
 	return nil
 }

@@ -45,7 +45,7 @@ type Peers interface {
 }
 
 // Broker is this node's own part: it registers, says that it is there, and takes its leave. Register, Serve and Leave are
-// called once, in this order; Alive and Epoch at any time.
+// called once, in this order; Alive, LeaseLeft and Epoch at any time.
 type Broker struct {
 	meta  Metadata
 	peers Peers
@@ -125,10 +125,13 @@ func (b *Broker) insist(ctx context.Context, f func(context.Context) error) erro
 // Epoch is that of this node's registration.
 func (b *Broker) Epoch() int64 { return b.epoch.Load() }
 
-// Alive tells whether the metadata's leader has heard this node within its lease. If not, another node may lead
-// by now what this one believes to lead.
-func (b *Broker) Alive() bool {
-	return b.now().UnixNano()-b.heard.Load() < int64(Lease)
+// Alive tells whether the metadata's leader has heard this node within its lease.
+func (b *Broker) Alive() bool { return b.LeaseLeft() > 0 }
+
+// LeaseLeft is for how long the metadata's leader will still count this node as alive if it hears nothing more. When that is not
+// positive, another node may lead by now what this one believes to lead.
+func (b *Broker) LeaseLeft() time.Duration {
+	return Lease - time.Duration(b.now().UnixNano()-b.heard.Load())
 }
 
 // Serve has this node take part from now on: it is not fenced, or not for long, until Leave. It returns when that has been so once, or ctx ends.

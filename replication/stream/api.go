@@ -82,7 +82,7 @@ type Observer interface {
 	Lost(p *Partition)
 	// Fenced says that the follower knows of a later leader epoch. The partition is not pushed any more.
 	Fenced(p *Partition, epoch int32)
-	// Failed says that the partition cannot be pushed for now; it is tried again, with pauses of up to Config.MaxRetry. A
+	// Failed says that the partition could not be pushed; it is tried again, with pauses of up to Config.MaxRetry. A
 	// segment.CorruptError is of the leader's log.
 	Failed(p *Partition, err error)
 }
